@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of losses, networks and settings in papers and other projects, and their names here."""
+"""Map names from papers and other projects to our names of losses, networks and settings."""
 
 from __future__ import annotations
 
 _DEPTHS = (18, 34, 50, 100, 152, 200)
 
 _LOSSES: dict[str, tuple[str, ...]] = {
-    # CosFace and its other names: Wang et al., "Additive Margin Softmax", and LMCL.
+    # CosFace is also called Additive Margin Softmax (Wang et al.) and LMCL.
     **dict.fromkeys(("am", "amsoftmax", "additivemarginsoftmax", "lmcl", "cos"), ("cosface",)),
     **dict.fromkeys(("largemargincosine", "cosinemargin", "cosmargin"), ("cosface",)),
     **dict.fromkeys(("aam", "aamsoftmax", "additiveangularmargin", "arc"), ("arcface",)),
@@ -39,7 +39,7 @@ npcface qmagface sphereface2 spherefacer uniface vsoftmax
 """Losses that this project lacks and whose names resemble those of other losses."""
 
 _NETS: dict[str, tuple[str, ...]] = {
-    # y1 and y2 are names in InsightFace's MXNet code, mbf is one in arcface_torch.
+    # InsightFace calls MobileFaceNet y1 or y2 in its MXNet code and mbf in arcface_torch.
     **dict.fromkeys(("mfn", "fmobilefacenet", "mobileface"), ("mobilefacenet",)),
     "y": ("mobilefacenet", "mobilefacenet_y2"),
     **dict.fromkeys(("getmbf", "mbfscale2"), ("mbf",)),
@@ -51,7 +51,8 @@ _NETS: dict[str, tuple[str, ...]] = {
         for depth in _DEPTHS
     },
     **{f"lresnet{depth}eir": (f"iresnet{depth}",) for depth in _DEPTHS},
-    **dict.fromkeys(("r101", "ir101"), ("iresnet100",)),  # CVLface and AdaFace count one layer more
+    # CVLface and AdaFace count one layer more than InsightFace in the same network.
+    **dict.fromkeys(("r101", "ir101"), ("iresnet100",)),
     **dict.fromkeys(
         ("iresnet", "resnet", "ir", "fresnet"), tuple(f"iresnet{depth}" for depth in _DEPTHS)
     ),
@@ -100,7 +101,8 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("optimizer", "optimiser", "solver"), ("optim",)),
     **dict.fromkeys(("training", "trainer"), ("train",)),
     **dict.fromkeys(("evaluation", "val", "validation", "test", "verification"), ("eval",)),
-    # Heads and nets.  InsightFace: loss_m1, margin_a.  GluonFR: margin_m, margin_s.
+    # Settings of heads and nets.  loss_m1 and margin_a are names in InsightFace, margin_m and
+    # margin_s are names in GluonFR.
     "margin": ("m2", "m3", "m1", "m"),
     **dict.fromkeys(("m", "margin_m"), ("m2", "m3", "m")),
     **dict.fromkeys(("lossm1", "margin_a"), ("m1",)),
@@ -143,7 +145,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("cosineannealing", "cosinelr"), ("cosine",)),
     **dict.fromkeys(("poly", "polylr"), ("polynomial",)),
     **dict.fromkeys(("multistep", "multisteplr", "steplr"), ("step",)),
-    # Run, training and evaluation.
+    # Settings of the run, the training and the evaluation.
     **dict.fromkeys(("numepochs", "numepoch", "endepoch", "maxepochs"), ("epochs",)),
     **dict.fromkeys(("steps", "maxiter", "maxiters", "numsteps", "iterations"), ("max_steps",)),
     **dict.fromkeys(("ckpt", "weights", "checkpoint", "initweights"), ("pretrained",)),

@@ -59,15 +59,32 @@ def atomic_write_together(
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())
-        if len(targets) > 1:
-            targets[-1].unlink(missing_ok=True)
-        for temporary, path in zip(temporaries, targets, strict=True):
-            os.replace(temporary, path)
-        sync_folder(targets[0].parent)
+        rename_together(temporaries, targets)
     finally:
         for temporary in temporaries:
             with suppress(OSError):
                 temporary.unlink()
+
+
+def rename_together(
+    temporaries: Sequence[str | os.PathLike[str]], targets: Sequence[str | os.PathLike[str]]
+) -> None:
+    """Rename complete temporary files, already flushed to the disk, to ``targets``, in order.
+
+    An older file with the name of the last target is removed first.  If a temporary file does not
+    exist, an earlier, interrupted call has renamed it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither the temporary file nor its target exists.
+    """
+    if len(targets) > 1 and os.path.lexists(temporaries[-1]):
+        Path(targets[-1]).unlink(missing_ok=True)
+    for temporary, target in zip(temporaries, targets, strict=True):
+        if os.path.lexists(temporary) or not os.path.lexists(target):
+            os.replace(temporary, target)
+    sync_folder(Path(targets[0]).parent)
 
 
 def sync_folder(folder: Path) -> None:

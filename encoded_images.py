@@ -67,9 +67,21 @@ def may_turn(image: np.ndarray) -> bool:
     image
         Bytes of an encoded image, uint8 (n,).
     """
-    if not _uses_exif(image):
-        return False
-    data, at = image.tobytes(), 2
+    return _uses_exif(image) and has_turning_exif(image.tobytes())
+
+
+def has_turning_exif(data: bytes) -> bool:
+    """Return whether the Exif data of a JPEG ask for a rotation or a flip.
+
+    In contrast to ``may_turn``, the result may also be True for a JPEG that begins with a JFIF
+    segment.  Programs that prepare camera images apply Exif even after a JFIF segment.
+
+    Parameters
+    ----------
+    data
+        Bytes of an encoded image.
+    """
+    at = 2
     while found := _MARKER.search(data, at):
         code, at = found[1][0], found.end()
         if code in _HEADER_END_CODES:
@@ -95,6 +107,18 @@ def decode(image: np.ndarray) -> np.ndarray | None:
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
         return cv2.imdecode(image, flags)
+    except cv2.error:
+        return None
+
+
+def decode_upright(image: np.ndarray) -> np.ndarray | None:
+    """Decode an image to BGR pixels, uint8 (H, W, 3), and always follow its Exif orientation.
+
+    In contrast to ``decode``, the orientation is also applied to a JPEG that begins with a JFIF
+    segment, and to images of other formats.  Return None if decoding fails.
+    """
+    try:
+        return cv2.imdecode(image, cv2.IMREAD_COLOR)
     except cv2.error:
         return None
 

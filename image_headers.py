@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 from encoded_images import segments
 
-__all__ = ["has_size", "stored_size"]
+__all__ = ["JpegFrame", "has_size", "jpeg_frame", "stored_size"]
 
 # JPEG markers of frame headers: all of C0 to CF except DHT, JPG and DAC.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -46,12 +47,51 @@ def stored_size(image: bytes) -> tuple[int, int] | None:
 
 
 def has_size(image: bytes, image_size: tuple[int, int]) -> bool:
-    """Return whether the header of an image states a size, also if rotated by 90 degrees.
+    """Return whether the header of an image states ``image_size``, (height, width) in pixels.
 
-    ``image_size`` is (height, width) in pixels.
+    The result is also True if the header states height and width in exchanged order.
     """
     size = stored_size(image)
     return size is not None and (size == tuple(image_size) or size == tuple(image_size)[::-1])
+
+
+class JpegFrame(NamedTuple):
+    """Frame header of a JPEG (ITU-T T.81, B.2.2)."""
+
+    code: int
+    """Second byte of the marker: 0xC0 baseline, 0xC1 sequential, 0xC2 progressive, ..."""
+    bits: int
+    """Number of bits per sample."""
+    height: int
+    width: int
+    sampling: tuple[tuple[int, int], ...]
+    """Horizontal and vertical sampling factor of each component."""
+
+
+def jpeg_frame(image: bytes) -> JpegFrame | None:
+    """Return the frame header of a JPEG; None if the image is no JPEG or has no complete header.
+
+    Parameters
+    ----------
+    image
+        Bytes of the image, or at least those of its header.
+    """
+    if not image.startswith(b"\xff\xd8\xff"):
+        return None
+    for code, at in segments(image):
+        if code == _START_OF_SCAN:
+            return None
+        if code in _FRAMES:
+            header = image[at + 2 : at + 8]
+            if len(header) < 6:
+                return None
+            components = image[at + 8 : at + 8 + 3 * header[5]]
+            if len(components) < 3 * header[5]:
+                return None
+            factors = tuple((byte >> 4, byte & 15) for byte in components[1::3])
+            height, width = _number(header, 1, 2), _number(header, 3, 2)
+            return JpegFrame(code, header[0], height, width, factors)
+    return None
 
 
 def _jpeg(image: bytes) -> tuple[int, int] | None:
@@ -68,7 +108,7 @@ def _png(image: bytes) -> tuple[int, int] | None:
 
 
 def _bmp(image: bytes) -> tuple[int, int]:
-    if _number(image, 14, 4, "little") == 12:  # the header of OS/2
+    if _number(image, 14, 4, "little") == 12:  # the BMP header of OS/2
         return _number(image, 20, 2, "little"), _number(image, 18, 2, "little")
     width, height = (
         int.from_bytes(image[at : at + 4], "little", signed=True) for at in (18, 22)
@@ -108,13 +148,13 @@ def _pnm(image: bytes) -> tuple[int, int] | None:
 
 def _jpeg_2000(image: bytes) -> tuple[int, int] | None:
     at = image.find(_J2K_SIZE)
-    if at < 0 or image.find(_J2K_SIZE, at + 1) >= 0:  # two sizes: unknown which one is decoded
+    if at < 0 or image.find(_J2K_SIZE, at + 1) >= 0:  # two sizes: a decoder may use either
         return None
     return _number(image, at + 12, 4), _number(image, at + 8, 4)
 
 
 def _number(image: bytes, at: int, size: int, order: str = "big") -> int:
-    """Return an unsigned number of ``size`` bytes; 0 if the image ends before it does."""
+    """Return an unsigned number of ``size`` bytes; 0 if the image ends within the number."""
     piece = image[at : at + size]
     if len(piece) < size:
         return 0

@@ -16,14 +16,15 @@ import mmap
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 FILE_MAGIC = 0x112
-# Magic numbers of an array.  A layout older than LAYOUT_1 has the number of dimensions instead.
+# Magic numbers at the start of an array.  A layout older than LAYOUT_1 has no magic number and
+# starts with the number of dimensions.
 LAYOUT_1, LAYOUT_2, LAYOUT_3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 DTYPES = ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8", "?")
 """NumPy names of the element types, in the order of MXNet's type numbers."""
@@ -34,7 +35,7 @@ MAX_ARRAYS = 100_000
 
 
 class ArrayFileError(ValueError):
-    """A file is not a valid file of MXNet arrays."""
+    """Error for a file that is not a valid file of MXNet arrays."""
 
 
 class _Reader:
@@ -78,6 +79,13 @@ class _Reader:
         return count
 
 
+class SupportsWrite(Protocol):
+    """Object with the method ``write`` of a binary file."""
+
+    def write(self, content: Any, /) -> object:
+        """Write bytes."""
+
+
 class ArrayPlace(NamedTuple):
     """Place of an array in a file."""
 
@@ -87,11 +95,24 @@ class ArrayPlace(NamedTuple):
     shape: tuple[int, ...]
 
 
+class RowBlocks(NamedTuple):
+    """Array that `write_arrays` gets in blocks of rows, so that memory never holds all rows.
+
+    The blocks are arrays of type ``dtype`` and shape (rows, *shape[1:]); together they have
+    ``shape[0]`` rows.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    blocks: Iterable[np.ndarray]
+
+
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the arrays of a file, keyed by name.
 
-    Arrays without names, as ``mx.nd.save`` writes a list, get the names "0", "1" and so on.  The
-    memory that the function uses is at most the size of the file, plus a constant.
+    In a file that ``mx.nd.save`` wrote from a list, the arrays have no names; the result names them
+    "0", "1" and so on.  The memory that the function uses is at most the size of the file, plus a
+    constant.
 
     Raises
     ------
@@ -114,7 +135,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def find_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayPlace]:
-    """Check a file of arrays without reading the elements; return where each array is, by name.
+    """Check a file of arrays without reading the elements; return each array's place by name.
 
     Raises
     ------
@@ -141,7 +162,7 @@ def _read(reader: _Reader) -> dict[str, ArrayPlace]:
     header = reader.numbers("QQ", "the header")
     if header[0] != FILE_MAGIC:
         raise reader.fault(
-            f"is not a file of MXNet arrays, which begins with {FILE_MAGIC:#x}", f"{header[0]:#x}"
+            f"does not begin with {FILE_MAGIC:#x} like a file of MXNet arrays", f"{header[0]:#x}"
         )
     arrays = [_read_array(reader, i) for i in range(reader.count(4, "arrays"))]
     names = [_read_name(reader) for _ in range(reader.count(8, "names"))]
@@ -201,23 +222,32 @@ def _read_name(reader: _Reader) -> str:
         raise reader.fault("a name must be text in UTF-8", repr(name[:40])) from None
 
 
-def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(file: SupportsWrite, arrays: Mapping[str, np.ndarray | RowBlocks]) -> None:
     """Write arrays in MXNet's format; ``mx.nd.load`` of MXNet 1.x reads the file.
 
     Raises
     ------
     TypeError
         If MXNet has no number for the element type of an array.
+    ValueError
+        If the blocks of an array have more or fewer rows than its shape states.
     """
     file.write(struct.pack("<QQQ", FILE_MAGIC, 0, len(arrays)))
     numbers = {np.dtype(name): number for number, name in enumerate(DTYPES)}
     for name, array in arrays.items():
-        if array.dtype not in numbers or not array.ndim:
-            raise TypeError(f"{name}: MXNet stores no array of {array.ndim} dimensions and type "
-                            f"{array.dtype}")  # fmt: skip
-        header = struct.pack(f"<Iii{array.ndim}q", LAYOUT_2, 0, array.ndim, *array.shape)
-        file.write(header + struct.pack("<iii", CPU, 0, numbers[array.dtype]))
-        file.write(np.ascontiguousarray(array).data)
+        shape, dtype = array.shape, array.dtype
+        if dtype not in numbers or not shape:
+            raise TypeError(
+                f"{name}: MXNet stores no array of {len(shape)} dimensions and type {dtype}"
+            )
+        header = struct.pack(f"<Iii{len(shape)}q", LAYOUT_2, 0, len(shape), *shape)
+        file.write(header + struct.pack("<iii", CPU, 0, numbers[dtype]))
+        rows = 0
+        for block in array.blocks if isinstance(array, RowBlocks) else (array,):
+            file.write(np.ascontiguousarray(block, dtype).data)
+            rows += len(block)
+        if rows != shape[0]:
+            raise ValueError(f"{name}: must have {shape[0]} rows, got {rows}; pass all rows")
     file.write(struct.pack("<Q", len(arrays)))
     for name in arrays:
         encoded = name.encode()

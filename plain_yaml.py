@@ -2,7 +2,8 @@
 """Parse YAML text of plain values, with bounds on time and memory.
 
 A few lines of YAML can stand for gigabytes (aliases of aliases), and a deep nesting or a number
-with thousands of digits ends PyYAML with errors of other libraries.  This module refuses such text.
+with thousands of digits makes PyYAML raise errors that are not its own.  This module refuses such
+text.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except PlainYamlError:
         raise
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number without digits, "0x_"
+    except (yaml.YAMLError, ValueError) as error:
+        # PyYAML raises ValueError for a number without digits, such as 0x_.
         raise PlainYamlError(f"invalid YAML, got: {one_line(error)}; fix that line") from None
 
 
@@ -105,7 +107,8 @@ class _Check:
     def __init__(self) -> None:
         self.count = 0
         self.sizes: dict[str, int] = {}  # number of values of each complete node with an anchor
-        self.opened: list[tuple[str | None, int]] = []  # anchor of each open node, count before it
+        # For each open node: its anchor, and the number of values before the node.
+        self.opened: list[tuple[str | None, int]] = []
 
     def close(self) -> None:
         """Count a list or a mapping that is now complete."""
@@ -155,6 +158,6 @@ def _check_scalar(event: yaml.ScalarEvent, where: str) -> None:
         kind = _RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)
         if kind in _NUMBERS:
             raise PlainYamlError(
-                f"{where} has too long a number, which may have {MAX_DIGITS} digits, got "
-                f"{event.value[:20]}... with {len(event.value)} characters; round it"
+                f"{where} has too long a number, got {event.value[:20]}... with "
+                f"{len(event.value)} characters; round it to at most {MAX_DIGITS} digits"
             )

@@ -158,19 +158,31 @@ def setting(name: str, annotation: Any, default: Any) -> Setting:
     return Setting(name, annotation, None, default)
 
 
+def refusal(builder: Callable[..., Any], name: str, key: str, value: Any) -> str:
+    """Return the text of the error message for a setting that a net or head refuses.
+
+    The attribute ``refused_settings`` of a builder maps each such setting to a reason. The text is
+    empty if the attribute does not contain the setting.
+    """
+    reason = getattr(builder, "refused_settings", {}).get(key)
+    return f"not available for {name!r}, got {value!r}; {reason}" if reason else ""
+
+
 def settings(builder: Callable[..., Any]) -> dict[str, Setting]:
-    """Return the settings of a function or class, keyed by name: its keyword-only arguments.
+    """Return the keyword-only arguments of a function or class as settings, keyed by name.
 
     If the constructor of a class passes ``**kwargs`` on, the settings include those of the base
     class: its keyword-only arguments that have a range, a Literal type or the type bool. All other
-    arguments of the base class are internal.
+    arguments of the base class are internal. The settings in the attribute ``refused_settings`` of
+    a class are left out.
     """
     found: dict[str, Setting] = {}
+    refused = getattr(builder, "refused_settings", {})
     for function, inherited in _functions(builder):
         hints = get_type_hints(function, include_extras=True)
         for p in inspect.signature(function).parameters.values():
             public = p.kind is p.KEYWORD_ONLY and (not inherited or _is_public(hints[p.name]))
-            if public and p.name not in found:
+            if public and p.name not in found and p.name not in refused:
                 found[p.name] = setting(p.name, hints[p.name], p.default)
     return found
 
@@ -236,6 +248,8 @@ def checked_options(
         raise ValueError(f"{section}.name: unknown {section} {name!r}; {hint}")
     declared = settings(builders[name])
     for key in options:
+        if text := refusal(builders[name], name, key, options[key]):
+            raise ValueError(f"{section}.{key}: {text}")
         if key not in declared:
             raise ValueError(
                 f"{section}.{key}: unknown setting of {section} {name!r}; {listed(key, declared)}"

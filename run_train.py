@@ -107,7 +107,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         comm,
         log,
         run,
-        save=Checkpointer(config, inputs, run, model, ranks=comm.size).save,
+        save=Checkpointer(config, inputs, run, model, comm=comm).save,
         verify=make_verify(config, inputs, model, comm),
         cadence=Cadence(every.log_every, every.checkpoint_every, config.eval.every_steps),
     )

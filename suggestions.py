@@ -18,8 +18,8 @@ def suggest(word: Any, known: Iterable[Any]) -> list[str]:
     These rules apply in this order:
 
     1. A known name that equals the word except for case, ``_``, ``-``, spaces and an ending "loss".
-    2. The names that `aliases.ALIASES` lists for the word.  A word that has no counterpart there
-       has no suggestion.
+    2. The names that `aliases.ALIASES` lists for the word.  If the list of the word is empty, there
+       is no suggestion.
     3. The known names with the fewest edits, at most ``MAX_EDITS``: one letter inserted, deleted or
        replaced.  Short words allow fewer edits.  If the digits of the two names differ, one edit is
        allowed, and none in a short word: m2 is no misspelt m3.

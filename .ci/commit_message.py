@@ -21,7 +21,7 @@ IMPERATIVE = {"Add", "Bring", "Embed", "Feed", "Need", "Seed", "Shed", "Speed", 
 def problems(message: str, changed_lines: int) -> list[str]:
     """Return one sentence for each fault of a commit message, or an empty list.
 
-    ``changed_lines`` is the number of lines that the commit adds and removes.
+    ``changed_lines`` is the number of added lines plus the number of removed lines.
     """
     lines = [line for line in message.splitlines() if not line.startswith("#")]
     subject, body = (lines or [""])[0].strip(), lines[1:]
@@ -47,7 +47,7 @@ def problems(message: str, changed_lines: int) -> list[str]:
 
 
 def staged_lines() -> int:
-    """Return the number of lines that the staged changes add and remove together."""
+    """Return the number of added lines plus the number of removed lines of the staged changes."""
     numbers = subprocess.run(
         ["git", "diff", "--cached", "--numstat"], check=True, capture_output=True, text=True
     ).stdout.split("\n")

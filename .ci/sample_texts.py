@@ -2,8 +2,8 @@
 """Print docstrings, messages and comments drawn at random, for a reader to judge.
 
 ``python .ci/sample_texts.py SEED [--docstrings 20 --messages 20 --comments 10]`` draws the
-texts from all tracked Python files except the tests.  A text passes if somebody who knows the field
-and not the project understands it at the first reading.
+texts from all tracked Python files except the tests.  A text passes if a reader who knows the field
+but not the project understands the text at the first reading.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def read_glossary(text: str) -> dict[str, str]:
 
 
 def hits(text: str, glossary: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """Yield a pair (line number, refused word) for each place where a text uses such a word."""
+    """Yield a pair (line number, refused word) for each use of a refused word in a text."""
     phrases = "|".join(GAP.join(map(re.escape, word.split())) for word in glossary)
     pattern = re.compile(rf"(?<![a-z])(?:{phrases})(?![a-z])", re.IGNORECASE)
     # Insert a space before each capital inside a name (CamelCase -> Camel Case).  The order of the
@@ -64,7 +64,7 @@ def tracked_files() -> list[str]:
 
 
 def main(names: list[str]) -> int:
-    """Print every refused word in the files ``names``, or in all tracked files if there are none.
+    """Print every refused word in the files ``names``; if ``names`` is empty, in all tracked files.
 
     Return the exit code: 1 if a refused word was found, else 0.
     """

@@ -7,7 +7,7 @@ An imported model has no such record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +51,10 @@ def find_match(
         Records of the classes of the run and of the model.  ``source`` is None if the model states
         no number of classes.
     rows
-        Number of rows of the class centres of the model.
+        Number of rows in the model's array of class centres.
     centres_per_class
-        Number of centres of each class in the head of the run.  It also applies to a model that
-        states no number of classes.
+        Number of centres of each class in the head of the run.  If the model states no number of
+        classes, its head is assumed to have as many centres of each class.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def find_match(
     if source_count == count:
         reason = (
             "assuming that equal class numbers mean the same person, because the model does not "
-            "record its classes; train.class_centres=none takes over none"
+            "record its classes; train.class_centres=none takes over no centres"
         )
         return ClassMatch(everything, everything, source_count, reason)
     reason = f"the model does not record its classes and has {source_count} of them"
@@ -90,9 +90,15 @@ def find_match(
 
 
 def load_head(
-    head: gluon.Block, stored: Mapping[str, np.ndarray], match: ClassMatch | None, classes: int
+    head: gluon.Block,
+    stored: Mapping[str, np.ndarray],
+    match: ClassMatch | None,
+    classes: int,
+    left_out: Collection[str] = (),
 ) -> str:
-    """Load the parameters of a head that fit, class by class; return a text for the log.
+    """Load the fitting parameters of a model's head into a head; return a text for the log.
+
+    Class centres are loaded class by class.
 
     Parameters
     ----------
@@ -101,13 +107,17 @@ def load_head(
     stored
         Parameters of the head of the model, by name.
     match
-        Classes in common; None if head or model have no class centres.
+        Classes that run and model have in common; None if head or model have no class centres.
     classes
         Number of classes C of the run.
+    left_out
+        Names of the parameters to leave as they are.
     """
     own = head._collect_params_with_prefix()
     texts, missing = [], []
     for name, parameter in sorted(own.items()):
+        if name in left_out:
+            continue
         if name in PER_CLASS and name in stored and match:
             text = _load_rows(parameter, stored[name], match, classes)
             if name == "weight":
@@ -124,21 +134,21 @@ def load_head(
 def _load_rows(
     parameter: gluon.Parameter, stored: np.ndarray, match: ClassMatch, classes: int
 ) -> str:
-    """Load the rows of the classes in common; return their number and the reason."""
+    """Load the rows of the common classes; return a text: how many classes are loaded, and why."""
     per_class, remainder = divmod(len(stored), match.source_count)
     own_per_class = parameter.shape[0] // classes
     if remainder or per_class != own_per_class or stored.shape[1:] != tuple(parameter.shape[1:]):
         return (
             f"0 of {classes} (the model has an array of shape {stored.shape} for "
-            f"{match.source_count} classes, this head of shape {tuple(parameter.shape)})"
+            f"{match.source_count} classes, this head has one of shape {tuple(parameter.shape)})"
         )
     values = parameter.data().asnumpy()
-    values[_rows(match.own, per_class)] = stored[_rows(match.source, per_class)]
+    values[rows_of(match.own, per_class)] = stored[rows_of(match.source, per_class)]
     parameter.set_data(mx.nd.array(values, dtype="float32"))
     return f"{len(match.own)} of {classes} ({match.reason})"
 
 
-def _rows(classes: np.ndarray, per_class: int) -> np.ndarray:
-    """Return the rows of classes in an array with ``per_class`` adjacent rows for each class."""
+def rows_of(classes: np.ndarray, per_class: int) -> np.ndarray:
+    """Return the row numbers of classes; each class has ``per_class`` adjacent rows."""
     rows: np.ndarray = (classes[:, None] * per_class + np.arange(per_class)).reshape(-1)
     return rows

@@ -11,7 +11,8 @@ import mxnet as mx
 
 import ops
 from assemble.class_centres import find_match
-from assemble.memory import memory_bytes, require_memory
+from assemble.memory import check_memory
+from assemble.remote_records import local_records
 from assemble.rules import check_run, require_none
 from evaluation.evaluate import find_sets
 from evaluation.pairs import Pairs, read_pairs
@@ -54,8 +55,10 @@ class Inputs:
     """Height and width of the training images in pixels."""
     epoch_images: int
     """Number of images per epoch of all ranks together, a multiple of the global batch size."""
+    memory: str = ""
+    """Line for the log about the memory of the class centres; empty if they are not sharded."""
     notices: tuple[str, ...] = ()
-    """Notices about the device of this rank, to be written to the log."""
+    """Notices about the device of this rank and its copies of remote sets, for the log."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the sizes and checksums of the training data.
@@ -102,25 +105,26 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
     gpus = comm.local_size if ctx.device_type == "gpu" else 0
     require_none(check_run(config, comm.size, gpus))
     data, records = config.data, None
+    copy_notices: list[str] = []
     num_classes, image_size = data.num_classes, SYNTHETIC_IMAGE_SIZE
     global_batch_size = data.batch_size * comm.size
     images = SYNTHETIC_STEPS * global_batch_size
     if data.records:
+        paths, copy_notices = local_records(data.records, data.remote_cache, comm.local_rank)
         records = open_records(
-            data.records, config.run.dir, data.num_classes, data.labels, data.images_filter
+            paths, config.run.dir, data.num_classes, data.labels, data.images_filter
         )
         images = epoch_images(records, data.batch_size, comm.size, data.images_per_person)
         num_classes, image_size = records.num_classes, records.image_size
-    if config.net.name != GRAPH_NET:  # a graph has the image size of its model
+    # For a graph, check_start checks the image size.
+    if config.net.name != GRAPH_NET:
         check_image_size(config.net.name, image_size)
-    require_memory(
+    memory = check_memory(
+        config,
+        comm,
+        ctx,
         where=records.name if records else "data.num_classes",
-        memory=memory_bytes(ctx),
-        ranks=1 if gpus else comm.local_size,
         num_classes=num_classes,
-        embedding_size=config.net.options.get("embedding_size", 1),
-        copies=1 if config.optim.fused_centres else 2,
-        batch_size=data.batch_size,
         image_size=image_size,
     )
     classes = {"num_classes": num_classes, "sets": [], "runs": []}
@@ -139,7 +143,8 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
         classes=classes,
         image_size=image_size,
         epoch_images=max(1, images // global_batch_size) * global_batch_size,
-        notices=(notice,) if notice else (),
+        memory=memory,
+        notices=(*([notice] if notice else []), *copy_notices),
     )
 
 
@@ -149,7 +154,7 @@ def check_start(
     image_size: tuple[int, int],
     classes: Mapping[str, Any],
 ) -> None:
-    """Raise ValueError if the initial weights or the factors on the learning rate do not fit.
+    """Raise ValueError if the initial weights or learning rate factors do not fit net and data.
 
     ``image_size`` is (height, width) in pixels; ``classes`` is the record of the classes.
     """

@@ -35,7 +35,8 @@ def drop_stale_caches(config: Config, inputs: Inputs, comm: Comm) -> None:
     mib = config.data.decoded_cache_mib
     freed = agree(comm, lambda: remove_stale_caches(inputs.records, mib))
     freed = sum(comm.gather_json(freed))
-    if freed and comm.rank == 0:  # print at once: the run may fail before its log exists
+    # Print at once, because the run may fail before its log exists.
+    if freed and comm.rank == 0:
         print(
             f"removed {-(-freed >> 20)} MiB of decoded images that killed runs left behind",
             flush=True,
@@ -110,7 +111,7 @@ def choose_decoder(
 ) -> tuple[str, str]:
     """Return the name of the JPEG decoder to use, and a notice for the log ("" if there is none).
 
-    The name is the value of ``data.decode``.  For "auto" this function chooses a decoder.
+    The name is the value of ``data.decode``, unless that value is "auto".
     """
     data = config.data
     if data.decode != "auto":
@@ -123,7 +124,7 @@ def choose_decoder(
         inputs.records,
         batch_size=data.batch_size,
         threads=threads,
-        # The CPU decodes the images that are stored in the cache.
+        # With a cache of decoded images, the CPU decodes each image that enters the cache.
         ctx=mx.cpu() if data.decoded_cache_mib else inputs.ctx,
         augmentation=augmentation,
         gather=comm.gather,

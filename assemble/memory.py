@@ -1,81 +1,132 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check before training that class centres and batches fit into the memory of the device."""
+"""Compute the memory of class centres before allocation; refuse a run that exceeds the device."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mxnet as mx
 
+from heads import HEADS
+from heads.head import ClassHead
+from heads.head_memory import HeadMemory, head_memory
+from launch.config.configuration import ConfigError
+from launch.environment.memory import available_memory
+from training.layer_groups import HEAD
+
+if TYPE_CHECKING:
+    from launch.config.configuration import Config
+    from launch.ranks.comm import Comm
+
 GIB = 1 << 30
-_FLOAT_BYTES = 4
-_LIMIT_FILE = Path("/sys/fs/cgroup/memory.max")
-"""Memory limit of the container in bytes, or the word "max"."""
+FLOAT_BYTES = 4
+CHANNELS = 3
 
 
-class MemoryNeeded(ValueError):
-    """Error for a run that needs more memory than its device has."""
-
-
-def memory_bytes(ctx: mx.Context, limit_file: Path = _LIMIT_FILE) -> int:
-    """Return the size in bytes of the memory of a GPU, or of this host or container.
-
-    The result for a GPU that does not tell its size is the largest number of bytes.
-    """
-    if ctx.device_type == "gpu":
-        try:
-            return int(mx.context.gpu_memory_info(ctx.device_id)[1])
-        except mx.base.MXNetError:
-            return sys.maxsize
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError):  # no limit, or another version of cgroups
-        total = min(total, int(limit_file.read_text()))
-    return total
-
-
-def require_memory(
+def check_memory(
+    config: Config,
+    comm: Comm,
+    ctx: mx.Context,
     *,
     where: str,
-    memory: int,
-    ranks: int,
     num_classes: int,
-    embedding_size: int,
-    copies: int,
-    batch_size: int,
     image_size: tuple[int, int],
-) -> None:
-    """Raise MemoryNeeded if the ranks that share a memory certainly need more than there is.
+) -> str:
+    """Compare the memory that class centres and batches need with the memory of the device.
+
+    The ranks of a host share its memory if they train on the CPU.  Call this function on all ranks
+    before one of them allocates the head.
 
     Parameters
     ----------
     where
         Subject of the error message: the record set, or the key ``data.num_classes``.
-    memory
-        Size of the memory in bytes.
-    ranks
-        Number of ranks that share the memory.
-    num_classes, embedding_size
-        Size of the matrix of class centres, float32 (num_classes, embedding_size).
-    copies
-        Number of arrays of this size on each rank: the centres, and their gradient if it exists.
-    batch_size, image_size
-        Number of images per rank and step, and their (height, width) in pixels.
+    num_classes
+        Number of classes of the training images.
+    image_size
+        (height, width) of the images in pixels.
+
+    Returns
+    -------
+    Line for the log; it is empty for a head that is not sharded.
+
+    Raises
+    ------
+    ConfigError
+        If class centres and batches need more memory than the device has available.
     """
-    centres = ranks * copies * num_classes * embedding_size * _FLOAT_BYTES
-    batches = ranks * batch_size * 3 * image_size[0] * image_size[1] * _FLOAT_BYTES
-    if centres > memory:
-        raise MemoryNeeded(
-            f"{where}: the class centres of {num_classes} classes with net.embedding_size="
-            f"{embedding_size} need {centres / GIB:.1f} GiB on {ranks} ranks, got "
-            f"{memory / GIB:.1f} GiB of memory; use fewer classes, a smaller embedding or more "
-            "hosts"
+    on_gpu = ctx.device_type == "gpu"
+    sharing = 1 if on_gpu else comm.local_size
+    available = _free_gpu_memory(ctx) if on_gpu else available_memory()
+    need = class_centre_memory(config, num_classes, comm.size)
+    device = "GPU" if on_gpu else "host"
+    if available is not None and need.total * sharing > available:
+        raise ConfigError(
+            f"{where}: the class centres of {num_classes:,} classes need "
+            f"{_amount(need, sharing)}, got {_size(available)} available on this {device}; "
+            f"{_advice(config, comm.size)}"
         )
-    if centres + batches > memory:
-        raise MemoryNeeded(
-            f"{where}: batches of data.batch_size={batch_size} images of "
-            f"{image_size[0]}x{image_size[1]} pixels need {batches / GIB:.1f} GiB on {ranks} "
-            f"ranks, got {memory / GIB:.1f} GiB of memory; lower data.batch_size"
+    batch_size = config.data.batch_size
+    batches = batch_size * CHANNELS * image_size[0] * image_size[1] * FLOAT_BYTES
+    if available is not None and (need.total + batches) * sharing > available:
+        raise ConfigError(
+            f"{where}: one batch of data.batch_size={batch_size} images of "
+            f"{image_size[0]}x{image_size[1]} pixels needs {_size(batches)} per rank beside the "
+            f"class centres, got {_size(available)} available on this {device} for {sharing} "
+            f"rank{'s' if sharing > 1 else ''}; lower data.batch_size"
         )
+    if not config.head.options.get("sharded"):
+        return ""
+    known = f", of {_size(available)} available" if available is not None else ""
+    return f"class centres of {num_classes:,} classes: {_amount(need, sharing)}{known}"
+
+
+def class_centre_memory(config: Config, num_classes: int, ranks: int) -> HeadMemory:
+    """Return the memory of the class centres of one rank; 0 for a head without class centres."""
+    if not issubclass(HEADS[config.head.name], ClassHead):
+        return HeadMemory(0, 0)
+    options = config.head.options
+    need = head_memory(
+        num_classes,
+        config.net.options.get("embedding_size", 1),  # A graph may lack this option.
+        ranks if options.get("sharded") else 1,
+        sample_rate=options.get("sample_rate", 1.0),
+        sub_centers=options.get("sub_centers", 1),
+        has_momentum=config.optim.momentum > 0,
+        fused=config.optim.fused_centres,
+    )
+    is_frozen = config.optim.lr_factors.get(HEAD) == 0
+    return HeadMemory(need.centres, 0, sample=need.sample) if is_frozen else need
+
+
+def _amount(need: HeadMemory, sharing: int) -> str:
+    parts = ", ".join(f"{name} {_size(size)}" for name, size in need.parts().items())
+    shared = f", {_size(need.total * sharing)} for the {sharing} ranks of this host"
+    return f"{_size(need.total)} per rank ({parts}){shared if sharing > 1 else ''}"
+
+
+def _size(size: int) -> str:
+    """Return a number of bytes as text, in the largest unit that gives at least 0.01."""
+    for unit, name in ((GIB, "GiB"), (1 << 20, "MiB")):
+        if size >= unit / 100:
+            return f"{size / unit:.2f} {name}"
+    return f"{size / 1024:.2f} KiB"
+
+
+def _advice(config: Config, ranks: int) -> str:
+    """Return advice on what to change; the setting with the largest effect comes first."""
+    options, advice = config.head.options, []
+    if "sharded" in options and not options["sharded"]:
+        advice.append("set head.sharded=true" + ("" if ranks > 1 else " and use several ranks"))
+    elif options.get("sample_rate", 1.0) == 1 and "sample_rate" in options:
+        advice.append("set head.sample_rate=0.1")
+    advice.append("use more hosts or GPUs" if options.get("sharded") else "use more memory")
+    return f"{', '.join(advice)}, or reduce net.embedding_size"
+
+
+def _free_gpu_memory(ctx: mx.Context) -> int | None:
+    """Return the free memory of a GPU in bytes; None if the GPU does not report its memory."""
+    try:
+        return int(mx.context.gpu_memory_info(ctx.device_id)[0])
+    except mx.base.MXNetError:
+        return None

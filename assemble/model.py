@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,18 @@ import mxnet as mx
 
 import normalization
 import ops
-from assemble.class_centres import find_match, load_head
+from assemble.centre_shards import load_shards
+from assemble.class_centres import ClassMatch, find_match, load_head
 from evaluation.evaluate import evaluate_sets
 from heads import build_head
+from heads.shard_centres import Step
+from heads.sharded import Sharding
 from launch.config.configuration import ConfigError
 from launch.ranks.agreement import agree
 from nets import build_net
 from nets.frozen_norm import fix_parameters, freeze_batch_norm, freeze_symbol
 from training.layer_groups import find_group, set_lr_factors
+from training.model_arrays import distributed_names
 from training.run import Run, reseed
 from training.step import Model, build_optimizer, collect_parameters
 
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
     from training.checkpoint import Checkpoint
 
 PARAMETERS_PER_NORM = 4
+"""Number of parameters of a BatchNorm layer."""
+Parameters = Mapping[str, mx.gluon.Parameter]
+"""Parameters by name, as `training.step.collect_parameters` returns them."""
 
 
 def choose_operators(config: Config, inputs: Inputs) -> str:
@@ -47,17 +54,44 @@ def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Mo
 
     Return the model, and notices for the log.
     """
-    reseed(config.run.seed, 0, 0)  # every rank draws the same initial weights
+    # Print now, although the log is not open yet, because the allocation may fail.
+    if inputs.memory and comm.rank == 0:
+        print(inputs.memory, flush=True)
+    reseed(config.run.seed, 0, 0)  # Every rank draws the same initial weights.
     net, head, notices = agree(comm, lambda: make_blocks(config, inputs, comm))
-    parameters, optim = collect_parameters(net, head), config.optim
-    optimizer = build_optimizer(
-        parameters, optim.name, optim.lr, optim.momentum, optim.weight_decay
-    )
-    model = Model(net, head, comm.trainer(parameters, optimizer), parameters)
-    notices += agree(comm, lambda: restore(config, model, run.checkpoint, inputs, comm.rank))
-    comm.broadcast(parameters)
+    parameters = collect_parameters(net, head)
+    shared, of_shard = split_parameters(parameters, head)
+    trainer = comm.trainer(shared, make_optimizer(config, shared))
+    model = Model(net, head, trainer, parameters, make_shard_trainer(config, of_shard))
+    centres = "" if run.checkpoint else spread_centres(config, head, inputs, comm)
+    notices += agree(comm, lambda: restore(config, model, run.checkpoint, inputs, comm, centres))
+    comm.broadcast(shared)
     reseed(config.run.seed, run.progress.step, comm.rank)
     return model, notices
+
+
+def split_parameters(
+    parameters: Parameters, head: gluon.Block
+) -> tuple[dict[str, gluon.Parameter], dict[str, gluon.Parameter]]:
+    """Return the parameters that are equal on all ranks, and those of the classes of this rank."""
+    of_shard = {f"head.{name}": parameters[f"head.{name}"] for name in distributed_names(head)}
+    return {name: p for name, p in parameters.items() if name not in of_shard}, of_shard
+
+
+def make_optimizer(config: Config, parameters: Parameters) -> mx.optimizer.Optimizer:
+    """Create the optimizer that the configuration describes."""
+    optim = config.optim
+    return build_optimizer(parameters, optim.name, optim.lr, optim.momentum, optim.weight_decay)
+
+
+def make_shard_trainer(config: Config, parameters: Parameters) -> mx.gluon.Trainer | None:
+    """Return the trainer of the class centres of this rank; None if all class centres are frozen.
+
+    The trainer exchanges nothing with the other ranks.
+    """
+    if all(parameter.grad_req == "null" for parameter in parameters.values()):
+        return None
+    return mx.gluon.Trainer(parameters, make_optimizer(config, parameters), kvstore=None)
 
 
 def make_blocks(
@@ -75,6 +109,7 @@ def make_blocks(
         config.net.options["embedding_size"],
         comm.reduce,
         fused_update=step if config.optim.fused_centres else None,
+        sharding=Sharding(comm, config.run.seed, Step(**step)),
         **config.head.options,
     )
     notices += set_factors(config, net, head)
@@ -85,10 +120,10 @@ def make_blocks(
 
 
 def make_net(config: Config, image_size: tuple[int, int]) -> tuple[gluon.HybridBlock, list[str]]:
-    """Build the net, without values, and freeze its BatchNorm layers as the configuration requests.
+    """Build the net, not initialised, and freeze BatchNorm layers as the configuration requests.
 
-    These are all layers, or those of the groups whose factor on the learning rate is 0.  Return the
-    net, and notices for the log.
+    The frozen layers are all BatchNorm layers, or those in groups of layers whose factor on the
+    learning rate is 0.  Return the net, and notices for the log.
     """
     factors, options = config.optim.lr_factors, dict(config.net.options)
 
@@ -107,7 +142,7 @@ def make_net(config: Config, image_size: tuple[int, int]) -> tuple[gluon.HybridB
 
 
 def set_factors(config: Config, net: gluon.Block, head: gluon.Block) -> list[str]:
-    """Set the factors on the learning rate; call this function before net and head get values.
+    """Set the factors on the learning rate; call this function before net and head are initialised.
 
     Return notices for the log.
 
@@ -120,26 +155,57 @@ def set_factors(config: Config, net: gluon.Block, head: gluon.Block) -> list[str
     notice = set_lr_factors(parameters, config.optim.lr_factors)
     if all(parameter.grad_req == "null" for parameter in parameters.values()):
         raise ConfigError(
-            "optim.lr_factors: must leave a parameter to train, got factors that freeze all; "
-            "raise one of them above 0"
+            "optim.lr_factors: must leave a parameter to train, got factors that freeze all "
+            "parameters; raise one of the factors above 0"
         )
     return [notice] if notice else []
 
 
+def spread_centres(config: Config, head: gluon.Block, inputs: Inputs, comm: Comm) -> str:
+    """Load the class centres of the pretrained model into a sharded head, on all ranks together.
+
+    Return a text for the log; it is empty for other heads, and for models without class centres.
+    """
+    pretrained = inputs.pretrained
+    if pretrained is None or not distributed_names(head) or "weight" not in pretrained.head_shapes:
+        return ""
+    shape = pretrained.head_shapes["weight"]
+    match = match_classes(config, inputs, pretrained.classes, shape[0])
+    return load_shards(head, pretrained.head_array("weight"), shape, match, comm)
+
+
+def match_classes(
+    config: Config, inputs: Inputs, source: Mapping[str, Any] | None, rows: int
+) -> ClassMatch:
+    """Find the classes that the run has in common with a model; see `find_match`."""
+    per_class = config.head.options.get("sub_centers", 1)
+    return find_match(config.train.class_centres, inputs.classes, source, rows, per_class)
+
+
 def restore(
-    config: Config, model: Model, checkpoint: Checkpoint | None, inputs: Inputs, rank: int
+    config: Config,
+    model: Model,
+    checkpoint: Checkpoint | None,
+    inputs: Inputs,
+    comm: Comm,
+    centres: str,
 ) -> list[str]:
     """Load the weights of a resumed run, or else the pretrained weights, into the model.
 
-    Only rank 0 loads pretrained weights; the other ranks get them by broadcast.  Return notices for
-    the log.
+    Only rank 0 loads pretrained weights; the other ranks get them by broadcast.  ``centres`` is the
+    result of `spread_centres`.  Return notices for the log.
 
     Raises
     ------
     ValueError
         If the run neither resumes nor has read its pretrained model.
+    CheckpointError
+        If the weights of the checkpoint do not fit, or if a shard is missing or damaged.
     """
     if checkpoint:
+        if checkpoint.shards:
+            # Horovod: the ranks share the work of reading the contents of all shards.
+            checkpoint.shards.verify(comm.rank, comm.size)
         checkpoint.load_net_parameters(model.net, inputs.ctx)
         checkpoint.load_head_parameters(model.head, inputs.ctx)
         checkpoint.load_momentum(model)
@@ -151,32 +217,30 @@ def restore(
             f"run.name: the unfinished run {config.run.name!r} has ended while this process "
             "started, got no checkpoint to resume; run the same command again"
         )
-    return load_pretrained(config, model, inputs.pretrained, inputs) if rank == 0 else []
+    if comm.rank:
+        return []
+    return load_pretrained(config, model, inputs.pretrained, inputs, centres)
 
 
 def load_pretrained(
-    config: Config, model: Model, pretrained: Pretrained, inputs: Inputs
+    config: Config, model: Model, pretrained: Pretrained, inputs: Inputs, centres: str
 ) -> list[str]:
     """Load the weights of a model into the net, and its class centres into the head.
 
+    ``centres`` is the result of `spread_centres`, which has loaded the centres of a sharded head.
     Return notices for the log.  Only rank 0 calls this function.
     """
     stored = pretrained.take()
-    assert stored is not None, "rank 0 reads the model, and this function takes it once"
+    assert stored is not None, "only rank 0 has the model, and only until the first take()"
     for name, parameter in model.net._collect_params_with_prefix().items():
         parameter._load_init(mx.nd.array(stored.parameters[name], dtype="float32"), inputs.ctx)
     weight, match = stored.head.get("weight"), None
     if weight is not None:
-        match = find_match(
-            config.train.class_centres,
-            inputs.classes,
-            stored.classes,
-            len(weight),
-            config.head.options.get("sub_centers", 1),
-        )
-    text = load_head(model.head, stored.head, match, inputs.num_classes)
+        match = match_classes(config, inputs, stored.classes, len(weight))
+    left_out = distributed_names(model.head) if centres else ()
+    text = load_head(model.head, stored.head, match, inputs.num_classes, left_out)
     source = f"the run starts from the weights of {pretrained.source}"
-    return ["; ".join(filter(None, [source, text])), *pretrained.notices]
+    return ["; ".join(filter(None, [source, centres, text])), *pretrained.notices]
 
 
 def make_verify(

@@ -40,7 +40,7 @@ LONG_KEYS = ("symbol",)
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """Model with the initial weights of a run: its facts on all ranks, its weights on rank 0."""
+    """Model with the initial weights of a run: facts on all ranks, weights on rank 0 only."""
 
     source: str
     """Path of the file or folder that the model was read from."""
@@ -58,8 +58,15 @@ class Pretrained:
     _model: list[StoredModel] = field(default_factory=list, compare=False, repr=False)
 
     def take(self) -> StoredModel | None:
-        """Return the model on rank 0 and release it; return None on the other ranks."""
+        """Return the model at the first call on rank 0; otherwise return None.
+
+        This object then keeps no reference to the model, so that its memory can be freed.
+        """
         return self._model.pop() if self._model else None
+
+    def head_array(self, name: str) -> Any:
+        """Return a parameter of the model's head; None on other ranks than 0, and after `take`."""
+        return self._model[0].head[name] if self._model else None
 
     def require_image_size(self, found: tuple[int, int]) -> None:
         """Raise InterchangeError if ``found`` (height, width) is not the image size of the net."""
@@ -90,9 +97,9 @@ def open_pretrained(config: Config, comm: Comm) -> tuple[Config, Pretrained | No
 
     Outputs
     -------
-    The configuration with the settings of the net that only the model states, and the model.  The
-    model is None if there is none or if an unfinished run will be resumed.  A resumed run does not
-    read the model: its own configuration and checkpoint contain everything.
+    The configuration, completed with the net settings of the model; and the model.  The model is
+    None if the configuration names none, or if an unfinished run will be resumed.  A resumed run
+    does not read the model: the configuration and the checkpoint of the run contain everything.
 
     Raises
     ------
@@ -134,7 +141,7 @@ def open_pretrained(config: Config, comm: Comm) -> tuple[Config, Pretrained | No
 def take_net(config: Config, model: Pretrained) -> Config:
     """Return the configuration with the net of the model.
 
-    Keys of ``net`` that the user does not set have the values of the model.
+    Keys of ``net`` that the user does not set get their values from the model.
 
     Raises
     ------
@@ -172,7 +179,7 @@ def take_net(config: Config, model: Pretrained) -> Config:
 
 
 def _has_same_weights(model: Pretrained, net: Choice, changed: Mapping[str, Any]) -> bool:
-    """Return whether a net has the weights of the model although numbers in its settings differ.
+    """Return whether a net with other numbers in its settings still fits the weights of the model.
 
     Widths of 0.12 and 0.125, for example, can give the same numbers of channels.
     """
@@ -186,12 +193,13 @@ def _has_same_weights(model: Pretrained, net: Choice, changed: Mapping[str, Any]
 def _restore_net(config: Config, saved: Mapping[str, Any]) -> Config:
     """Return the configuration with the net settings of the run that is resumed."""
     if config.net.name not in ("", saved.get("name")):
-        return config  # the comparison of the configurations refuses the other net
+        # A later comparison with the saved configuration refuses the new net.
+        return config
     return replace(config, net=_merge(saved, config.net.given))
 
 
 def _merge(stored: Mapping[str, Any], given: Mapping[str, Any]) -> Choice:
-    """Return the net with the settings ``stored``, replaced by those that the user has given."""
+    """Return the net with the settings ``stored``, except where the user has ``given`` others."""
     name = str(stored.get("name"))
     own = {key: value for key, value in stored.items() if key != "name"}
     if name == GRAPH_NET:
@@ -226,7 +234,7 @@ def _is_name_of(name: str, model: Pretrained) -> bool:
 
 
 def _listing(net: Mapping[str, Any], named: Container[str] = ()) -> str:
-    """Return settings of a net as text, in the form in which the command line takes them.
+    """Return settings of a net as text, as they are written on the command line.
 
     Settings that have the values of the defaults are left out, except those in ``named``.
     """

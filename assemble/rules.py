@@ -66,9 +66,18 @@ def _problems(config: Config, ranks: int, gpus: int) -> Iterator[str]:
         )
     if data.decode not in CPU_DECODERS and not gpus:
         yield f"data.decode: {data.decode!r} requires a GPU, got none; use data.decode=auto"
-    if config.optim.fused_centres and ranks > 1:
+    if config.optim.fused_centres and ranks > 1 and not head.options.get("sharded"):
         # Horovod: the fused update uses the gradients of this rank, not the mean over all ranks.
-        yield f"optim.fused_centres: requires one rank, got {ranks}; set optim.fused_centres=false"
+        yield (
+            f"optim.fused_centres: requires one rank or head.sharded=true, got {ranks} ranks; set "
+            "optim.fused_centres=false"
+        )
+    optim = config.optim
+    if head.options.get("sample_rate", 1.0) < 1 and (optim.name != "sgd" or optim.clip_norm):
+        yield (
+            f"head.sample_rate: requires optim.name=sgd and optim.clip_norm=0, got {optim.name!r} "
+            f"and {optim.clip_norm}; set head.sample_rate=1"
+        )
     groups = data.images_per_person > 0 or data.loader == "synthetic"
     try:
         check_batches(head.name, head.options.get("mining", ""), groups, data.bag)

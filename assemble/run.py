@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -42,16 +43,20 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
         chosen = choose_folder(config, inputs, comm.size)
         at_end.callback(chosen.lock.release)
         notices = (*config.notices, *chosen.notices)
-        return [str(chosen.folder), str(chosen.checkpoint.folder) if chosen.checkpoint else None]
+        found = chosen.checkpoint
+        # The run id is random: it distinguishes shards of different runs even if the run folders
+        # have the same name.
+        run_id = (found.run_id if found else None) or uuid.uuid4().hex
+        return [str(chosen.folder), str(found.folder) if found else None, run_id]
 
-    folder, found = comm.gather_json(agree(comm, choose))[0]
+    folder, found, run_id = comm.gather_json(agree(comm, choose))[0]
     checkpoint = agree(comm, lambda: open_checkpoint(Path(found)) if found else None)
     state = checkpoint.state if checkpoint else {}
     global_batch_size = config.data.batch_size * comm.size
     # A resumed run reads the epoch size from its checkpoint: the size depends on the number of
     # ranks, and the run may resume with another number of ranks.
     epoch_images = state.get("epoch_images", inputs.epoch_images)
-    # The same holds for a duration in steps.
+    # For the same reason, the checkpoint also states the number of images per step.
     step_images = state.get("step_images", global_batch_size)
     end_images = state.get("end_images") or count_run_images(
         config, epoch_images, global_batch_size
@@ -71,6 +76,7 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
         step_images=step_images,
         clip_norm=config.optim.clip_norm,
         permitted_bad_images=permitted_bad_images(config, inputs),
+        id=run_id,
         notices=notices,
     )
 
@@ -97,8 +103,8 @@ def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
 def count_run_images(config: Config, epoch_images: int, global_batch_size: int) -> int:
     """Return the number of images after which the run ends.
 
-    This is the lowest limit among train.epochs, train.max_images and train.max_steps; 0 means that
-    there is no such limit.
+    This number is the lowest of the limits train.epochs, train.max_images and train.max_steps; 0
+    means that none of these limits is set.
     """
     train = config.train
     ends = [train.epochs * epoch_images, train.max_images, train.max_steps * global_batch_size]
@@ -145,17 +151,18 @@ def next_command(config: Config, run: Run) -> str:
 
 
 class Checkpointer:
-    """Writer of the checkpoints of a run; only rank 0 uses this class."""
+    """Writer of the checkpoints of a run."""
 
-    def __init__(self, config: Config, inputs: Inputs, run: Run, model: Model, *, ranks: int):
-        self._run, self._model = run, model
+    def __init__(self, config: Config, inputs: Inputs, run: Run, model: Model, *, comm: Comm):
+        self._run, self._model, self._comm = run, model, comm
         self._keep = config.train.keep_checkpoints
         plain = config.to_dict()
         self._state = {
             "epoch_images": run.epoch_images,
             "end_images": run.end_images,
             "step_images": run.step_images,
-            "ranks": ranks,
+            "ranks": comm.size,
+            "run": run.id,
             "data": inputs.fingerprint(),
             "meta": {
                 "net": plain["net"],
@@ -169,7 +176,10 @@ class Checkpointer:
         }
 
     def save(self) -> None:
-        """Write a checkpoint at the current position; raise CheckpointError if writing fails."""
+        """Write a checkpoint at the current position; raise CheckpointError if writing fails.
+
+        With a distributed head, all ranks call this method together; with other heads, only rank 0.
+        """
         progress = self._run.progress
         save_checkpoint(
             self._run.folder / "checkpoints",
@@ -181,4 +191,5 @@ class Checkpointer:
                 **self._state,
             },
             keep=self._keep,
+            comm=self._comm,
         )

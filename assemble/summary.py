@@ -62,7 +62,7 @@ def recipe_summary(config: Config) -> list[str]:
 
 
 def _describe(choice: Choice) -> str:
-    """Return the name of a net or head, and its options that are numbers, texts or true."""
+    """Return the name of a net or head, and those of its options that are not empty, 0 or False."""
     shown = [
         f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
         for key, value in choice.options.items()

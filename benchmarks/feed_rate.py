@@ -5,10 +5,10 @@
 
 A simulated device takes a batch, sleeps for the duration of a training step, and takes the next
 batch.  A bisection finds the feed rate: the highest images/s at which the device spends less than
-3 % of its time waiting for batches.  The benchmark also measures the loader's own rate, at which
-batches are taken without a pause.  Meanwhile matrix products keep ``--load`` cores busy, as the CPU
-work of training would.  Loaders without worker processes are not measured: they prepare a batch
-only when it is requested, so a device would always wait for them.
+3 % of its time waiting for batches.  The benchmark also measures the loader's own rate: the
+images/s when batches are taken without a pause.  During all measurements, matrix products keep
+``--load`` cores busy, as the CPU work of training would.  Loaders without worker processes are not
+measured: they prepare a batch only when it is requested, so a device would always wait for them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ SECONDS, QUICK_SECONDS = 560.0, 34.0
 MIN_ROUNDS, QUICK_ROUNDS = 3, 1
 TURNS_FRACTION = 0.65  # Fraction of the time limit for measurements; the rest is for start-up.
 ROW_PROBES = 25
-MAX_FEED_RATIO = 1.03  # A higher feed rate / own rate means that the machine's speed changed.
+# If the feed rate exceeds the own rate by a larger factor, the machine's speed has changed.
+MAX_FEED_RATIO = 1.03
 UNFED_KINDS = ("transforms", "synthetic", "raw", "dali", "native", "convert")
 SLOW_KINDS = ("random-dali", "window", "blocks", "cache", "ffcv")
 COLUMNS = (
@@ -202,9 +203,10 @@ class FeedResult(Result):
     probe_s
         Seconds of a probe, which tests one rate.  A probe takes at least MIN_PROBE_BATCHES batches.
     precision
-        Relative precision of the seconds per batch at which a search for the feed rate may end.
+        Relative precision of the seconds per batch.  A search for the feed rate ends when it has
+        reached this precision.
     max_turn_s
-        Time limit of a search in seconds; then the search ends with the best rate found so far.
+        Time limit of a search in seconds; at the limit, the best rate found so far is the result.
     load
         Number of cores that are kept busy.
     own
@@ -232,7 +234,7 @@ class FeedResult(Result):
 
     @property
     def needed_s(self) -> float:
-        """Return the duration of the last search in seconds, as an estimate for the next one."""
+        """Return the duration of the last search in seconds, as an estimate for the next search."""
         return self.turn_s
 
     def first_turn(self) -> None:
@@ -245,7 +247,7 @@ class FeedResult(Result):
         self._measure()
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the measurements as a result row, with the time relative to ``ours`` if given."""
+        """Return the measurements as a result row, compared with ``ours`` if it is given."""
         batch = self.candidate.images
         own = [batch / seconds for seconds in self.own]
         ratios = [own_s / s for own_s, s in zip(self.own, self.seconds, strict=True)]
@@ -262,7 +264,7 @@ class FeedResult(Result):
         return row
 
     def _measure(self) -> None:
-        """Search for the feed rate, and measure the loader's own rate around each tested rate.
+        """Search for the feed rate; measure the loader's own rate before and after each probe.
 
         The recorded own rate is the mean of the measurements before and after the best probe.
         """

@@ -38,7 +38,7 @@ SCALE, EPSILON, MOMENTUM = agreement.SCALE, agreement.EPSILON, agreement.MOMENTU
 
 
 class RequirementError(RuntimeError):
-    """This machine lacks something that the benchmark needs, such as a GPU or CuPy."""
+    """Error for a machine without something that the benchmark needs, such as a GPU or CuPy."""
 
 
 def main() -> int:

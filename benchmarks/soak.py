@@ -2,9 +2,9 @@
 """Check the loaders for leaks:  python benchmarks/soak.py [--minutes 30] [--kind random ...]
 
 The benchmark loads batches without a pause and samples resident memory, file descriptors and
-threads.  Then it starts loaders and stops them at random moments.  The first sixth of the time is a
-warm-up.  The exit status is 1 if, after the warm-up, resident memory changes by more than 2 % or
-the number of descriptors or threads grows, or if a stopped loader leaves descriptors, threads or
+threads.  Then it starts loaders and stops them at random moments.  The first sixth of the loading
+is a warm-up.  The exit status is 1 if, after the warm-up, resident memory changes by more than 2 %
+or the number of descriptors or threads grows, or if a stopped loader leaves descriptors, threads or
 cache files.
 Several kinds of loaders run one after the other, each in its own process and for ``--minutes``.
 """

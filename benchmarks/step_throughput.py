@@ -40,7 +40,7 @@ COLUMNS = (
 )
 LEGEND = (
     "images/s: median rate. waiting: fraction of the time in which the next batch is not ready and "
-    "nothing computes. of synthetic: rate divided by the rate on one fixed batch."
+    "the device is idle. of synthetic: rate divided by the rate on one fixed batch."
 )
 
 
@@ -122,7 +122,7 @@ class FedResult(Result):
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds of the next measurement: TURN_S, or those of one step if longer."""
+        """Return the seconds of the next measurement: TURN_S, or one step if a step is longer."""
         return max(TURN_S, self.step_s)
 
     def first_turn(self) -> None:

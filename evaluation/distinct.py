@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the distinct images of a verification set, because one image often is in several pairs."""
+"""Find the distinct images of a verification set, in which an image is often in several pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def find_distinct(images: Sequence[Image]) -> tuple[list[int], np.ndarray]:
-    """Find the images whose bytes or pixels no earlier image of a sequence has.
+    """Find the distinct images of a sequence: each image that equals no earlier image.
 
     Encoded bytes and the same bytes in a uint8 array count as one image.
 
@@ -23,8 +23,8 @@ def find_distinct(images: Sequence[Image]) -> tuple[list[int], np.ndarray]:
     first
         Index of the first occurrence of each of the D distinct images, in ascending order.
     numbers
-        Number of each image's distinct image from 0 to D - 1, (len(images),) int:
-        ``images[first[numbers[i]]]`` equals ``images[i]``.
+        For each image, the number of the equal distinct image, from 0 to D - 1, int
+        (len(images),): ``images[first[numbers[i]]]`` equals ``images[i]``.
     """
     found: dict[Hashable, int] = {}
     first: list[int] = []

@@ -67,16 +67,16 @@ def embed(
 
     Outputs
     -------
-    Two float32 arrays for the n images of this rank, the number of chosen images divided by
-    ``size``, rounded up.  The first, (n, E),
-    is the raw embedding of each image plus that of its mirror image.  The second, (n,), is the mean
-    L2 norm of these two embeddings.
+    Two float32 arrays with one row for each of the n images of this rank; n is the number of chosen
+    images divided by ``size``, rounded up.  The first array, (n, E), holds the sum of the raw
+    embeddings of each image and its mirror image.  The second array, (n,), holds the mean L2 norm
+    of these two embeddings.
 
     Raises
     ------
     PairsError
-        If there are no images, or an image does not decode, is truncated or is not of the size
-        ``image_size``.
+        If there are no images, or if an image does not decode, is truncated or has another size
+        than ``image_size``.
     """
     rank, size = part
     if not len(images):

@@ -42,9 +42,10 @@ def evaluate_sets(
     cut_off: CutOff | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Embed and score verification sets; the ranks share the images and all return all results.
+    """Embed and score verification sets; each rank embeds a part of the images.
 
-    An image that is in several pairs of a set is embedded once.
+    An image that is in several pairs of a set is embedded only once.  All ranks return the results
+    of all sets.
 
     Parameters
     ----------
@@ -61,7 +62,8 @@ def evaluate_sets(
     image_size
         Required (height, width) of the images in pixels.
     rank, size
-        Rank of this process and number of ranks; rank i % size embeds distinct image i.
+        Rank of this process and number of ranks.  The distinct images are numbered; image i is
+        embedded by rank i % size.
     gather
         Allgather over the ranks: a function from the float32 array (n, columns) of this rank to the
         concatenated arrays of all ranks, (size * n, columns), rank 0 first.  None for one rank.

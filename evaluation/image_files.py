@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from encoded_images import decode
+from encoded_images import decode, decode_upright
 from evaluation.image_header import is_whole, read_size
 from image_headers import stored_size
 
@@ -27,8 +27,18 @@ HEADER_BYTES = 1 << 18
 MAX_FILE_BYTES = 1 << 28
 MAX_IMAGE_PIXELS = 1 << 26
 """Largest number of pixels of an image that is resized: 64 Mi, three bytes each."""
+CONTACT_SHEET = "contact_sheet.png"
+"""Name of a file that shows many images at once; folders of aligned faces contain one."""
 MAX_THREADS = 4
 PREFETCHED_IMAGES = 128
+
+
+FitImage = Callable[[Path, np.ndarray], np.ndarray | str]
+"""Function that makes the image of a model from the path and the pixels of a photograph.
+
+The pixels are upright RGB, uint8 (H, W, 3).  For an unsuitable photograph the function returns a
+text of the form "<what is wrong>, got <value>" instead.
+"""
 
 
 class ImageFileError(ValueError):
@@ -49,9 +59,9 @@ def find_images(entries: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Find the image files in files and folders.
 
     The files of a folder and of its subfolders are sorted by path.  A file in a folder counts as an
-    image if its suffix is one of SUFFIXES and its name does not begin with a dot.  Symbolic links
-    are followed, but each folder is searched only once, so loops of links end.  A file that
-    several entries reach by one path is listed once.
+    image if its suffix is one of SUFFIXES, its name does not begin with a dot, and its name is not
+    CONTACT_SHEET.  Symbolic links are followed, but each folder is searched only once, so loops of
+    links end.  If several entries lead to the same path, this path is listed only once.
 
     Parameters
     ----------
@@ -94,8 +104,13 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         searched.add((state.st_dev, state.st_ino))
         for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if is_image_name(name):
                 yield Path(parent, name)
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file of this name counts as an image, see `find_images`."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".") and name != CONTACT_SHEET
 
 
 def _raise(error: OSError) -> None:
@@ -115,7 +130,8 @@ def check_sizes(paths: Sequence[Path], image_size: tuple[int, int]) -> None:
     Raises
     ------
     ImageFileError
-        If an image has another size; the message names the first such image and their number.
+        If an image has another size; the message names the first such image and states the number
+        of such images.
     """
     wrong = [
         (path, size) for path in paths if (size := _header_size(path)) not in (None, image_size)
@@ -132,7 +148,7 @@ def _header_size(path: Path) -> tuple[int, int] | None:
         with path.open("rb") as file:
             return read_size(file.read(HEADER_BYTES))
     except OSError:
-        return None  # read_images reports the file
+        return None  # read_images reports this error later
 
 
 def _wrong_size(
@@ -141,8 +157,8 @@ def _wrong_size(
     height, width = size or (0, 0)
     return ImageFileError(
         f"{path}: the model takes aligned faces of {image_size[0]}x{image_size[1]} pixels (height "
-        f"x width), got {height}x{width}{count}; align the faces to this size, or pass --resize if "
-        "the images are aligned faces of another size"
+        f"x width), got {height}x{width}{count}; pass --align if the images are photographs, or "
+        "--resize if they are aligned faces of another size"
     )
 
 
@@ -152,6 +168,7 @@ def read_images(
     *,
     resize: bool = False,
     cut_off: CutOff | None = None,
+    fit: FitImage | None = None,
 ) -> Iterator[ReadImage]:
     """Read image files in order; threads decode up to PREFETCHED_IMAGES images in advance.
 
@@ -163,18 +180,21 @@ def read_images(
         Resize images of other sizes, without regard to their aspect ratio.
     cut_off
         Function that detects truncated images, see `evaluation.pairs.CutOff`; None skips the check.
+    fit
+        Function that makes the image for the model from a photograph, see `FitImage`; several
+        threads call the function at the same time.  None: the files contain aligned faces.
 
     Raises
     ------
     ImageFileError
-        If an image has another size and `resize` is False.
+        If an image has another size, `resize` is False and `fit` is None.
     """
     threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[ReadImage]] = deque()
         try:
             for path in paths:
-                waiting.append(pool.submit(read_image, path, image_size, resize, cut_off))
+                waiting.append(pool.submit(read_image, path, image_size, resize, cut_off, fit=fit))
                 if len(waiting) >= PREFETCHED_IMAGES:
                     yield waiting.popleft().result()
             while waiting:
@@ -185,24 +205,55 @@ def read_images(
 
 
 def read_image(
-    path: Path, image_size: tuple[int, int], resize: bool = False, cut_off: CutOff | None = None
+    path: Path,
+    image_size: tuple[int, int],
+    resize: bool = False,
+    cut_off: CutOff | None = None,
+    *,
+    fit: FitImage | None = None,
 ) -> ReadImage:
     """Read one image file; `read_images` explains the parameters and the error."""
+    if fit is not None:
+        photograph = read_photograph(path, cut_off)
+        if photograph.pixels is None:
+            return photograph
+        fitted = fit(path, photograph.pixels)
+        return (
+            ReadImage(path, None, fitted)
+            if isinstance(fitted, str)
+            else (ReadImage(path, fitted, ""))
+        )
+    image = _read(path, decode, cut_off)
+    if image.pixels is None:
+        return image
+    size = (image.pixels.shape[0], image.pixels.shape[1])
+    if size == tuple(image_size):
+        return image
+    if not resize:
+        raise _wrong_size(path, size, image_size)
+    smaller = size[0] > image_size[0] and size[1] > image_size[1]
+    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    pixels = cv2.resize(image.pixels, (image_size[1], image_size[0]), interpolation=method)
+    return ReadImage(path, pixels, "")
+
+
+def read_photograph(path: Path, cut_off: CutOff | None = None) -> ReadImage:
+    """Read one photograph in its own size, turned upright as its Exif orientation says.
+
+    `read_images` explains ``cut_off``.
+    """
+    return _read(path, decode_upright, cut_off)
+
+
+def _read(
+    path: Path, decoder: Callable[[np.ndarray], np.ndarray | None], cut_off: CutOff | None
+) -> ReadImage:
     try:
-        encoded = _read_bytes(path)
-        pixels = _decode(encoded, cut_off)
+        return ReadImage(path, _decode(_read_bytes(path), decoder, cut_off), "")
     except OSError as error:
         return ReadImage(path, None, f"cannot be read, got {error.strerror}")
     except _UnreadableError as error:
         return ReadImage(path, None, str(error))
-    size = (pixels.shape[0], pixels.shape[1])
-    if size != tuple(image_size):
-        if not resize:
-            raise _wrong_size(path, size, image_size)
-        smaller = size[0] > image_size[0] and size[1] > image_size[1]
-        method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-        pixels = cv2.resize(pixels, (image_size[1], image_size[0]), interpolation=method)
-    return ReadImage(path, pixels, "")
 
 
 class _UnreadableError(ValueError):
@@ -220,7 +271,11 @@ def _read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _decode(encoded: bytes, cut_off: CutOff | None) -> np.ndarray:
+def _decode(
+    encoded: bytes,
+    decoder: Callable[[np.ndarray], np.ndarray | None],
+    cut_off: CutOff | None,
+) -> np.ndarray:
     """Decode an image to RGB pixels, uint8 (height, width, 3)."""
     size = stored_size(encoded)
     if size is None:
@@ -233,7 +288,7 @@ def _decode(encoded: bytes, cut_off: CutOff | None) -> np.ndarray:
     values = np.frombuffer(encoded, np.uint8)
     if not is_whole(encoded) or (cut_off is not None and cut_off(values)):
         raise _UnreadableError(f"is truncated, got {len(encoded)} bytes")
-    pixels = decode(values)
+    pixels = decoder(values)
     if pixels is None:
         raise _UnreadableError(f"does not decode as an image, got {len(encoded)} bytes")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

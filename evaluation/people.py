@@ -49,7 +49,9 @@ class People(NamedTuple):
 
 
 def find_people(pairs: Pairs) -> People:
-    """Return the people that the file NAME.people.txt beside NAME.bin names, or else groups.
+    """Return the people listed in NAME.people.txt beside NAME.bin, or else groups.
+
+    The function returns groups if NAME.people.txt does not exist.
 
     Raises
     ------

@@ -37,7 +37,7 @@ def check_sets(sets: Mapping[str, Pairs], image_size: tuple[int, int], nfolds: i
         _check_pairs(pairs, nfolds)
         checked: set[int] = set()
         for index, image in enumerate(pairs.images):
-            if id(image) not in checked:  # one object may be the image of many pairs
+            if id(image) not in checked:  # many pairs may share one image object
                 _check_image(image, image_size, f"{pairs.path}: {name_image(index)}")
                 checked.add(id(image))
         decode_image(pairs.images[0], image_size, f"{pairs.path}: {name_image(0)}")

@@ -3,8 +3,8 @@
 
 The protocol is that of InsightFace's `verification.py` (the restricted setting of LFW), so that
 results compare with InsightFace's published accuracies.  The pairs are split into ten folds in the
-order of the file.  The distance of a pair is the squared Euclidean distance of unit vectors.  A
-fold is scored at the threshold that is best on the nine other folds.
+order of the file.  The distance of a pair is the squared Euclidean distance between its two
+normalised embeddings.  A fold is scored at the threshold that is best on the nine other folds.
 
 Huang et al., "Labeled Faces in the Wild", 2007.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-# Squared distances 0, 0.01, ..., 3.99.  np.arange gives bitwise the thresholds of InsightFace;
+# Squared distances 0, 0.01, ..., 3.99.  np.arange gives the thresholds of InsightFace bit for bit;
 # np.linspace would not.
 THRESHOLDS = np.arange(0, 4, 0.01)
 FOLDS = 10
@@ -34,7 +34,8 @@ def verify(
     Parameters
     ----------
     embeddings
-        Raw embeddings, each the sum over an image and its mirror image; `verify` normalises them.
+        Raw embeddings: each is the sum of the embeddings of an image and of its mirror image.
+        `verify` normalises the raw embeddings.
     issame
         True for each pair that shows one person, False for each pair that shows two people.
     nfolds
@@ -42,7 +43,8 @@ def verify(
     fars
         False accept rates at which the true accept rate is computed.
     norms
-        L2 norms of the raw embeddings, whose mean is the result `xnorm`; None for no `xnorm`.
+        L2 norms of the raw embeddings.  The mean of these norms is the result `xnorm`.  None: the
+        result `xnorm` is None.
 
     Inputs
     ------
@@ -163,9 +165,9 @@ def cosine_threshold(distance: float) -> float:
 def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float | None:
     """Return the true accept rate at a false accept rate of at most `far`, or None.
 
-    The threshold is the largest observed distance at which the false accept rate is at most `far`,
-    not one of THRESHOLDS.  The result is None if there are no same-person pairs, or fewer than
-    10 / far different-person pairs, because the rate would then depend on very few pairs.
+    The threshold is not one of THRESHOLDS: it is the largest observed distance at which the false
+    accept rate is at most `far`.  The result is None if there are no same-person pairs, or fewer
+    than 10 / far different-person pairs, because the rate would then depend on very few pairs.
 
     Inputs
     ------

@@ -17,7 +17,7 @@ from heads.contrastive import Contrastive
 from heads.cosface import CosFace
 from heads.curricularface import CurricularFace
 from heads.elasticface import ElasticFace
-from heads.fused_centres import fused_class
+from heads.fused_centres import fused_class, require_fused
 from heads.git import Git
 from heads.head import Head
 from heads.inter import Inter
@@ -31,6 +31,8 @@ from heads.n_pair import NPair
 from heads.normface import NormFace
 from heads.range import Range
 from heads.ring import Ring
+from heads.shard_centres import Step
+from heads.sharded import Sharding
 from heads.softmax import Softmax
 from heads.sphereface import SphereFace
 from heads.statistics import Reduce, alone
@@ -85,6 +87,7 @@ def build_head(
     reduce: Reduce = alone,
     *,
     fused_update: Mapping[str, float] | None = None,
+    sharding: Sharding | None = None,
     **settings: Any,
 ) -> Head:
     """Build the head for a loss; call `initialize()` on the head before its first use.
@@ -101,7 +104,10 @@ def build_head(
         Function that computes a statistic over the images of all ranks (`heads.statistics.Reduce`).
     fused_update
         ``momentum`` and ``weight_decay`` with which the head updates its own class centres
-        (`heads.fused_centres.FusedCentres`). None: a trainer updates the class centres.
+        (`heads.fused_centres.FusedCentres`). None: a trainer updates the class centres, or a
+        sharded head does so without the fused operator.
+    sharding
+        Parts of a run that a head with ``sharded=True`` needs (`heads.sharded.Sharding`).
     settings
         Settings of the loss: the keyword-only arguments of the head's class.
 
@@ -114,6 +120,12 @@ def build_head(
     """
     options = checked_options("head", name, HEADS, settings)
     kind: Any = HEADS[name]
-    if fused_update is not None:
+    if options.get("sharded"):
+        sharding = sharding or Sharding()
+        if fused_update is not None:
+            require_fused(name, options)
+            sharding = sharding._replace(fused=True, step=Step(**fused_update))
+        options["sharding"] = sharding
+    elif fused_update is not None:
         kind, options["fused_update"] = fused_class(name, kind), fused_update
     return kind(num_classes, embedding_size, reduce=reduce, **options)

@@ -15,8 +15,8 @@ from ranges import at_least
 # Cosine given to a class that a sum of exponentials must skip: exp(-1000) is 0 in float32.
 EXCLUDED_COSINE = -1000.0
 # Bounds of the adapted scale. Without the lower bound, a few classes that all lie opposite to the
-# embedding would give a negative scale (a negative logarithm). Without the upper bound, the scale
-# would grow from step to step if the class centres are crowded, as in two dimensions.
+# embedding would give a negative logarithm and therefore a negative scale. Without the upper bound,
+# the scale would grow from step to step if the class centres are crowded, as in two dimensions.
 MIN_SCALE, MAX_SCALE = 1e-3, 1e3
 
 
@@ -32,8 +32,8 @@ class AdaCos(ClassHead):
     centre of the true class; s in A is the previous scale.
 
     The initial scale is sqrt(2) log(C - 1) for C classes. Each training batch sets a new scale,
-    clipped to 0.001 to 1000. A margin fraction has no effect. A step computes all scores twice,
-    once for the scale and once for the loss.
+    clipped to the range from 0.001 to 1000. A margin fraction has no effect. A step computes all
+    scores twice, once for the scale and once for the loss.
     """
 
     def __init__(self, num_classes: int, embedding_size: int, **kwargs: Any) -> None:
@@ -66,7 +66,7 @@ class AdaCos(ClassHead):
                 rows, weight, label, excluded, excluded, scale=1.0, unit_rows=0, pulls=0
             )
             return F.stack(F.log(total) + top, angle, axis=1)
-        classes = self._num_classes
+        classes = self.num_classes
         logits = F.FullyConnected(rows, normalised(F, weight), num_hidden=classes, no_bias=True)
         excluded = F.ones_like(logits) * EXCLUDED_COSINE
         logits = F.where(F.one_hot(label, classes), excluded, logits)

@@ -6,6 +6,7 @@ from typing import Any
 import mxnet as mx
 from mxnet import autograd
 
+from heads.head import NOT_FILTERED, NOT_SHARDED
 from heads.settings import CenterRate, CenterWeight
 from heads.softmax import Softmax
 from heads.statistics import TracedFunction, create_state
@@ -33,6 +34,8 @@ class Center(Softmax):
         Step size of the running centres towards the embeddings of their class: 0 leaves the centres
         unchanged.
     """
+
+    refused_settings = NOT_SHARDED | NOT_FILTERED
 
     def __init__(
         self,

@@ -4,7 +4,7 @@
 from typing import Annotated, Any
 
 from heads.cross_entropy import column_numbers
-from heads.margin_softmax import MarginSoftmax
+from heads.margin_softmax import FILTERED_ELSEWHERE, MarginSoftmax
 from heads.settings import Scale
 from ranges import Within
 
@@ -29,6 +29,8 @@ class Circle(MarginSoftmax):
         Margin of the cosines: the optimal cosine is 1 + m to the true class and -m to other
         classes, and the decision thresholds are 1 - m and m.
     """
+
+    refused_settings = FILTERED_ELSEWHERE
 
     def __init__(self, *sizes: int, m: Margin = 0.25, scale: Scale = 256.0, **kwargs: Any) -> None:
         super().__init__(*sizes, scale=scale, **kwargs)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from heads.margin_softmax import MarginSoftmax
 from ranges import at_least
 
-Scale = Annotated[float, at_least(0, "0 computes the scale from the number of classes")]
+Scale = Annotated[float, at_least(0, "with 0 the scale is computed from the number of classes")]
 
 
 class COCO(MarginSoftmax):

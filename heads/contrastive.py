@@ -25,7 +25,7 @@ class Contrastive(PairLoss):
     Parameters
     ----------
     margin
-        Distance from which images of two people are no longer pushed apart. Normalised embeddings
+        Distance above which images of two people are no longer pushed apart. Normalised embeddings
         have distances from 0 to 2.
     """
 

@@ -29,7 +29,7 @@ def length(F: Any, rows: Any) -> Any:
 
 
 class Form(NamedTuple):
-    """Options of the class scores, the inner products of embeddings and class centres."""
+    """Options of the class scores, which are inner products of embeddings and class centres."""
 
     scale: float = 1.0
     """Factor on the scores: logit = scale * score."""
@@ -105,13 +105,13 @@ def cross_entropy(
     Notes
     -----
     With the plain operators, oneDNN computes log_softmax in float32 with an error of about 4e-6:
-    the loss 0.035680 becomes 0.035683. The error is about 3e-7 without oneDNN and with the native
-    operators. The error does not affect training.
+    the loss 0.035680 becomes 0.035683. Without oneDNN, or with the native operators, the error is
+    about 3e-7. The error does not affect training.
     """
     margin = margin or (lambda score: (score, F.ones_like(score)))
     simple = form._replace(scale=1.0) == Form() and columns is None
     if not (ops.fused() if simple else ops.fused_scores()):
-        scores = _scores(F, rows, centres, num_classes, form, bias)
+        scores = scores_of(F, rows, centres, num_classes, form, bias)
         return _plain(F, scores, label, num_classes, form.scale, margin, columns)
     label = F.cast(label, dtype=dtype)  # float32 holds class numbers exactly up to 2**24
     if bias is not None:
@@ -121,7 +121,7 @@ def cross_entropy(
     fixed = F.BlockGrad(rows)
     left = normalised(F, fixed) if form.unit_rows else fixed
     scores = [
-        _own_scores(F, left, centres, label * form.group + place, form)
+        own_scores(F, left, centres, label * form.group + place, form)
         for place in range(form.group)
     ]
     if form.group == 1:
@@ -136,7 +136,12 @@ def cross_entropy(
     return F.face_margin_softmax(*inputs, **attributes)[0], F.BlockGrad(score)
 
 
-def _own_scores(F: Any, left: Any, centres: Any, label: Any, form: Form) -> Any:
+def own_scores(F: Any, left: Any, centres: Any, label: Any, form: Form) -> Any:
+    """Return the score of each image with the centre in row ``label`` of ``centres``, (B,).
+
+    ``left`` holds the embeddings (B, E), normalised if the form says so. No gradient flows through
+    the centre.
+    """
     # Apply BlockGrad after take: BlockGrad(centres) would copy the centres of all classes.
     centre = F.BlockGrad(F.take(centres, label, mode="clip"))
     if form.squares:
@@ -144,7 +149,7 @@ def _own_scores(F: Any, left: Any, centres: Any, label: Any, form: Form) -> Any:
     return F.sum(left * (normalised(F, centre) if form.unit_columns else centre), axis=1)
 
 
-def _scores(F: Any, rows: Any, centres: Any, num_classes: int, form: Form, bias: Any) -> Any:
+def scores_of(F: Any, rows: Any, centres: Any, num_classes: int, form: Form, bias: Any) -> Any:
     """Return the scores of all classes, shape (B, C)."""
     if form.squares:
         bias = -0.5 * F.sum(F.square(centres), axis=1)
@@ -171,8 +176,9 @@ def _plain(
     fixed = F.BlockGrad(target)
     psi, slope = margin(fixed)
     if columns is not None:
-        scores = _reweighed(F, scores, *columns(psi, fixed))
-    # The value of `target - fixed` is 0: the second term gives psi a gradient and no value.
+        scores = reweighed(F, scores, *columns(psi, fixed))
+    # The value of `target - fixed` is 0: the second term adds a gradient to psi and leaves the
+    # value of psi unchanged.
     psi = F.BlockGrad(psi) + F.BlockGrad(slope) * (target - fixed)
     place = F.contrib.arange_like(label).astype("int32") * num_classes
     place = place + F.clip(label, 0, num_classes - 1).astype("int32")
@@ -181,7 +187,7 @@ def _plain(
     return -F.pick(F.log_softmax(logits, axis=1), label, axis=1), fixed
 
 
-def _reweighed(F: Any, scores: Any, threshold: Any, numbers: Any) -> Any:
+def reweighed(F: Any, scores: Any, threshold: Any, numbers: Any) -> Any:
     """Return the scores (B, C), changed by the output of the ``columns`` function.
 
     `cross_entropy` describes the two outputs of that function, ``threshold`` and ``numbers``.
@@ -219,7 +225,7 @@ def column_numbers(F: Any, fraction: Any, value: list, slope: list, rest: float)
 
 
 def through_psi(F: Any, loss: Any, quantity: Any, scale: float) -> Any:
-    """Add to the loss the part of the gradient of psi that does not pass through the score.
+    """Return the loss plus a term for the part of psi's gradient that bypasses the score.
 
     The added term has the value 0 and the gradient (d loss / d psi) * (d quantity), where
     d loss / d psi = scale (p - 1) and p = exp(-loss) is the probability of the true class.
@@ -234,7 +240,7 @@ def through_psi(F: Any, loss: Any, quantity: Any, scale: float) -> Any:
     loss : (B,)
         Softmax cross-entropy of each image.
     quantity : (B,)
-        Array whose gradient is the part of psi's gradient that does not pass through the score.
+        Array whose gradient is the part of psi's gradient that bypasses the score.
     """
     pull = F.BlockGrad((F.exp(-loss) - 1.0) * scale)
     return loss + pull * (quantity - F.BlockGrad(quantity))

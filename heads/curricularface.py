@@ -6,7 +6,7 @@ from typing import Any
 import mxnet as mx
 
 from heads.cross_entropy import column_numbers, normalised
-from heads.margin_softmax import MarginSoftmax
+from heads.margin_softmax import FILTERED_ELSEWHERE, MarginSoftmax
 from heads.margins import ROUNDING, additive_angle, unguarded_angle
 from heads.settings import Angle, Momentum
 from heads.statistics import create_state
@@ -35,6 +35,8 @@ class CurricularFace(MarginSoftmax):
         there.
     """
 
+    refused_settings = FILTERED_ELSEWHERE
+
     def __init__(
         self,
         *sizes: int,
@@ -50,8 +52,11 @@ class CurricularFace(MarginSoftmax):
     def update_statistics(self, embedding: mx.nd.NDArray, label: mx.nd.NDArray) -> None:
         centre = mx.nd.take(self.weight.list_data()[0], label, mode="clip")
         cosine = (normalised(mx.nd, embedding) * normalised(mx.nd, centre)).sum(axis=1)
+        self.update_sharded_statistics(embedding, label, cosine)
+
+    def update_sharded_statistics(self, embedding: Any, label: Any, score: Any) -> None:
         t = self.t.list_data()[0]
-        t[:] = t + self._momentum * (self._reduce(cosine, mx.nd.mean) - t)
+        t[:] = t + self._momentum * (self._reduce(score, mx.nd.mean) - t)
 
     def margin(self, F: Any, cosine: Any, embedding: Any, t: Any) -> tuple[Any, Any]:
         return additive_angle(F, cosine, self._m2)
@@ -62,5 +67,6 @@ class CurricularFace(MarginSoftmax):
         if not self._guarded_threshold:
             unguarded = unguarded_angle(F, cosine, self._m2)
             psi = cosine + F.broadcast_mul(unguarded - cosine, fraction)
-        # Raise the threshold by the rounding error: a class whose cosine equals psi is not hard.
+        # Raise the threshold by the rounding error, so that a class whose cosine equals psi is not
+        # hard.
         return psi + ROUNDING, column_numbers(F, fraction, value, slope, 1.0)

@@ -37,9 +37,12 @@ class ElasticFace(MarginSoftmax):
         Whether the random margins are sorted, so that images farther from the centre of their class
         get larger margins (ElasticFace+).
     by_argsort
-        Whether image i gets the sorted margin number argsort(cosines)[i], as in the authors' code.
-        If false, the rank of the image by its cosine selects the margin. Requires plus=true.
+        Whether image i gets the element argsort(cosines)[i] of the sorted margins, as in the
+        authors' code. If false, the place of the image in the order by cosine selects the margin.
+        Requires plus=true.
     """
+
+    random_margin = True
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class ElasticFace(MarginSoftmax):
     @staticmethod
     def problems(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield a pair (key, sentence) for each setting that contradicts another setting."""
+        yield from MarginSoftmax.problems(options)
         if options["by_argsort"] and not options["plus"]:
             yield "by_argsort", "needs head.plus=true, got head.plus=false; set head.plus=true"
 

@@ -15,6 +15,7 @@ PERMITTED += ["magface", "elasticface", "sub_center_arcface"]
 """Heads that a fused update supports, because they change only the cosine of the true class.
 
 ``sub_center_arcface`` is supported only with one centre per class."""
+_DEFAULT_CENTRES = {"sub_center_arcface": 3}
 
 
 class FusedCentres(MarginSoftmax):
@@ -36,12 +37,10 @@ class FusedCentres(MarginSoftmax):
     ) -> None:
         if sub_centers > 1:
             raise refusal("sub_center_arcface")
-        if not ops.fused():
-            raise ops.OperatorError(
-                "optim.fused_centres: needs the fused operators, got the plain MXNet operators; "
-                "set run.operators=native to see why the fused operators are not available"
-            )
+        require_operators()
         super().__init__(*sizes, **kwargs)
+        if self.columns is not None:
+            raise filter_refusal()
         self._update = dict(fused_update)
         self._velocity: mx.nd.NDArray | None = None
         self._saved: list[mx.nd.NDArray] = []  # results of `forward` that `update` needs
@@ -57,14 +56,15 @@ class FusedCentres(MarginSoftmax):
         self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
     ) -> tuple[Any, ...]:
         # The gradient of the centres is never computed: it would be an array as large as the
-        # centres. The term added to the loss has the value 0 and the gradient of the embedding.
+        # centres. The term added to the loss has the value 0 and gives the embedding its gradient.
         label = F.cast(label, dtype=self._dtype)
         centre, fixed = F.take(weight, label, mode="clip"), F.BlockGrad(embedding)
         cosine = F.BlockGrad(F.sum(normalised(F, fixed) * normalised(F, centre), axis=1))
         psi, slope = self.target_score(F, cosine, margin_fraction, fixed, **state)
-        out = F.face_margin_softmax(fixed, weight, label, psi, slope, scale=self._form.scale)
+        out = F.face_margin_softmax(fixed, weight, label, psi, slope, scale=self.form.scale)
         loss, here, maximum, total, pull, share = out
         loss = loss + F.sum((embedding - fixed) * F.BlockGrad(pull), axis=1)
+        loss = self.finish_loss(F, embedding, loss, cosine, margin_fraction)
         return loss, cosine, fixed, label, psi, slope, here, maximum, total, share
 
     @property
@@ -100,7 +100,7 @@ class FusedCentres(MarginSoftmax):
         if self.weight.lr_mult != 1.0:
             lr = lr * self.weight.lr_mult
         arrays = embedding, centres, label, *rest, momentum, lr
-        mx.nd.face_margin_softmax_update(*arrays, scale=self._form.scale, **self._update)
+        mx.nd.face_margin_softmax_update(*arrays, scale=self.form.scale, **self._update)
 
 
 def fused_class(name: str, kind: type) -> type:
@@ -117,6 +117,35 @@ def fused_class(name: str, kind: type) -> type:
     if name not in PERMITTED:
         raise refusal(name)
     return type(kind.__name__, (kind, FusedCentres), {})
+
+
+def require_fused(name: str, options: Mapping[str, Any]) -> None:
+    """Raise OperatorError unless a sharded head supports a fused update with its settings.
+
+    ``options`` holds at least the settings of the head that differ from their defaults.
+    """
+    if name not in PERMITTED or options.get("sub_centers", _DEFAULT_CENTRES.get(name, 1)) > 1:
+        raise refusal(name)
+    if options.get("interclass_filter"):
+        raise filter_refusal()
+    require_operators()
+
+
+def require_operators() -> None:
+    """Raise OperatorError if the process uses the plain operators."""
+    if not ops.fused():
+        raise ops.OperatorError(
+            "optim.fused_centres: needs the fused operators, got the plain MXNet operators; "
+            "set run.operators=native to see why the fused operators are not available"
+        )
+
+
+def filter_refusal() -> ops.OperatorError:
+    """Return the error for the setting ``interclass_filter``, which no fused update supports."""
+    return ops.OperatorError(
+        "optim.fused_centres: supports no head.interclass_filter, got both; "
+        "set optim.fused_centres=false or head.interclass_filter=0"
+    )
 
 
 def refusal(name: str) -> ops.OperatorError:

@@ -1,16 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Base classes of all heads: `Head`, and `ClassHead` for losses with class centres."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import mxnet as mx
 import numpy as np
-from mxnet import autograd, gluon, init
+from mxnet import autograd, gluon
 
 from heads.cross_entropy import Form, cross_entropy
+from heads.normal_rows import NormalRows
 from heads.prediction import nearest_centre
+from heads.shard import Shard
 from heads.statistics import Reduce, alone
-from ranges import Setting, Within, at_least, require_valid, settings
+from ranges import Setting, Within, at_least, refusal, require_valid, settings
+
+NOT_SHARDED = dict.fromkeys(
+    ("sharded", "sample_rate"),
+    "this loss needs the centres of all classes on every rank; "
+    "use a margin softmax such as head.name=arcface",
+)
+"""Settings of sharded heads, with the reason why another head refuses them."""
+NOT_FILTERED = {
+    "interclass_filter": "this loss has no scaled cosines to all class centres; "
+    "use a margin softmax such as head.name=arcface"
+}
+"""Filter of similar classes, with the reason why another head refuses the filter."""
 
 
 class Head(gluon.HybridBlock):
@@ -40,8 +55,8 @@ class Head(gluon.HybridBlock):
         Class of each image, from 0 to C - 1 for C classes.
     margin_fraction : (1,) float32, optional
         Fraction w of the margin, from 0 (no margin) to 1 (the full margin, the default), for a
-        warm-up. The fraction is an input of the graph, so that a new value does not trace the graph
-        again. Inside another hybridized block this input is required.
+        warm-up. The fraction is an input of the graph, so that MXNet does not trace the graph again
+        for a new value. Inside another hybridized block this input is required.
 
     Outputs
     -------
@@ -57,9 +72,15 @@ class Head(gluon.HybridBlock):
         If a setting or a size is out of range or of the wrong type.
     """
 
+    refused_settings: Mapping[str, str] = NOT_SHARDED | NOT_FILTERED
+    """Settings of other heads that this head refuses, with the reason and what to do instead."""
+
     def __new__(cls, *args: Any, **kwargs: Any) -> "Head":
         # Check the settings before any constructor runs, so that each class is checked against its
         # own ranges, not against those of its base classes.
+        for key in kwargs:
+            if key in cls.refused_settings:
+                raise ValueError(f"head.{key}: {refusal(cls, cls.__name__, key, kwargs[key])}")
         declared = settings(cls)
         require_valid("head", cls, {key: kwargs[key] for key in kwargs if key in declared})
         return super().__new__(cls)
@@ -79,15 +100,16 @@ class Head(gluon.HybridBlock):
     def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray | None:
         """Return the class with the largest logit without margin for each embedding.
 
-        The input has the shape (B, E), the output (B,) float32. None if the loss has no logits,
-        which the base class assumes.
+        The input has the shape (B, E), the output (B,) float32. The result is None if the loss has
+        no logits; the base class returns None.
         """
         return None
 
     def update_statistics(self, embedding: mx.nd.NDArray, label: mx.nd.NDArray) -> None:
-        """Update the running statistics of the head with one batch; the base class has none.
+        """Update the running statistics of the head with one batch.
 
-        `forward` calls this method in training, before it computes the loss.
+        `forward` calls this method in training, before it computes the loss. The base class has no
+        running statistics.
         """
 
 
@@ -103,12 +125,20 @@ class ClassHead(Head):
     sub_centers
         Number of centres K of each class. ``weight`` has the shape (C K, E), with the centres of a
         class in adjacent rows.
+    shard
+        Classes whose centres this rank holds; None: all classes.
     """
 
-    initializer: mx.init.Initializer = init.Normal(0.01)
+    initializer: mx.init.Initializer = NormalRows(0.01)
 
     def __init__(
-        self, num_classes: int, embedding_size: int, *, sub_centers: int = 1, **kwargs: Any
+        self,
+        num_classes: int,
+        embedding_size: int,
+        *,
+        sub_centers: int = 1,
+        shard: Shard | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         require(
@@ -117,28 +147,34 @@ class ClassHead(Head):
         require(
             "embedding_size", int, at_least(1, "use the embedding size of the net"), embedding_size
         )
-        self._num_classes, self._dtype = num_classes, "float32"
-        self._sub_centers = sub_centers
-        shape = (num_classes * sub_centers, embedding_size)
+        self.num_classes, self._dtype = num_classes, "float32"
+        self.sub_centers = sub_centers
+        # MXNet refuses a parameter without rows, so a rank without classes has the rows of one
+        # class.
+        classes = max(1, shard.num_rows) if shard else num_classes
+        shape = (classes * sub_centers, embedding_size)
+        initializer = self.initializer
+        if shard and isinstance(initializer, NormalRows):
+            initializer = initializer.part(shard.start * sub_centers, num_classes * sub_centers)
         with self.name_scope():
-            self.weight = self.params.get("weight", shape=shape, init=self.initializer)
+            self.weight = self.params.get("weight", shape=shape, init=initializer)
 
     def cast(self, dtype: Any) -> None:
         super().cast(dtype)
         self._dtype = np.dtype(dtype).name
 
-    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray:
+    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray | None:
         """Return the class of the nearest centre by cosine for each embedding; see `Head.predict`.
 
-        A class with another logit than the cosine overrides this method.
+        A subclass overrides this method if its logits are not proportional to the cosines.
         """
         centre = nearest_centre(embedding, self.weight.list_data()[0])
-        # Exact in float32, unlike floor(centre / sub_centers).
-        return (centre - centre % self._sub_centers) / self._sub_centers
+        # This formula is exact in float32; floor(centre / sub_centers) is not.
+        return (centre - centre % self.sub_centers) / self.sub_centers
 
     def cross_entropy(self, F: Any, *arrays: Any, form: Form, **options: Any) -> tuple[Any, Any]:
         """Call `heads.cross_entropy.cross_entropy` with the head's number of classes and dtype."""
-        options |= {"num_classes": self._num_classes, "dtype": self._dtype}
+        options |= {"num_classes": self.num_classes, "dtype": self._dtype}
         return cross_entropy(F, *arrays, form=form, **options)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from heads.arcface import ArcFace
 from heads.cross_entropy import normalised
+from heads.head import NOT_SHARDED
 from heads.margins import clipped_angle
 from heads.settings import TermWeight
 
@@ -28,6 +29,8 @@ class Inter(ArcFace):
         Factor on the mean angle between the centre of the true class and the other class centres.
     """
 
+    refused_settings = NOT_SHARDED
+
     def __init__(self, *sizes: int, inter_weight: TermWeight = 1.0, **kwargs: Any) -> None:
         super().__init__(*sizes, **kwargs)
         self._inter_weight = inter_weight
@@ -36,7 +39,7 @@ class Inter(ArcFace):
         self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
     ) -> tuple[Any, Any]:
         loss, target = super().hybrid_forward(F, embedding, label, margin_fraction, weight)
-        unit, classes = normalised(F, weight), self._num_classes
+        unit, classes = normalised(F, weight), self.num_classes
         own = F.take(unit, label, mode="clip")
         cosine = F.FullyConnected(own, unit, num_hidden=classes, no_bias=True)
         angle = clipped_angle(F, cosine)

@@ -6,6 +6,7 @@ from typing import Any
 
 from heads.arcface import ArcFace
 from heads.cross_entropy import normalised
+from heads.head import NOT_SHARDED
 from heads.margins import clipped_angle
 from heads.settings import TermWeight
 
@@ -25,6 +26,8 @@ class Intra(ArcFace):
     intra_weight
         Factor on the angle between an embedding and the centre of its class.
     """
+
+    refused_settings = NOT_SHARDED
 
     def __init__(self, *sizes: int, intra_weight: TermWeight = 1.0, **kwargs: Any) -> None:
         super().__init__(*sizes, **kwargs)

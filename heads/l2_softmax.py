@@ -4,13 +4,15 @@
 import math
 from typing import Annotated, Any
 
+from heads.cross_entropy import normalised
 from heads.head import require
 from heads.softmax import Softmax
 from ranges import at_least
 
-# Highest probability that the true class can reach with the computed scale (scale=0).
+# With scale=0, the scale is computed such that the probability of the true class can just reach
+# this value.
 MIN_PROBABILITY = 0.9
-Scale = Annotated[float, at_least(0, "0 computes the scale from the number of classes")]
+Scale = Annotated[float, at_least(0, "with 0 the scale is computed from the number of classes")]
 
 
 class L2Softmax(Softmax):
@@ -35,10 +37,10 @@ class L2Softmax(Softmax):
     ) -> None:
         super().__init__(num_classes, embedding_size, **kwargs)
         least = math.log(max(MIN_PROBABILITY * (num_classes - 2) / (1 - MIN_PROBABILITY), 2.0))
-        advice = f"a smaller scale keeps every probability of {num_classes} classes below 0.9"
+        advice = f"with a smaller scale, no probability of {num_classes} classes reaches 0.9"
         if scale:
             require("head.scale", float, at_least(round(least, 3), advice), scale)
         self._scale = scale or least
 
-    def _rows(self, embedding: Any, unit: Any) -> Any:
-        return unit * self._scale
+    def score_rows(self, F: Any, embedding: Any) -> Any:
+        return normalised(F, embedding) * self._scale

@@ -18,7 +18,8 @@ class GaussianMixture(ClassHead):
     logits -d_j; true class: -(1 + alpha) d_y; d_j = |x - w_j|^2 / 2; loss + likelihood_weight d_y
 
     Wan et al., "Rethinking Feature Distribution for Loss Functions in Image Classification",
-    arXiv:1803.02988, equations 11 to 14, with the identity for all covariances and equal priors.
+    arXiv:1803.02988, equations 11 to 14, with equal priors and with the identity matrix as every
+    covariance.
 
     Symbols: x is the embedding; w_j is the centre of class j; y is the true class.
 

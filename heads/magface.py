@@ -24,10 +24,10 @@ class MagFace(MarginSoftmax):
     Symbols: c_j is the cosine of an embedding to the centre of class j; c and t are its cosine and
     angle to the centre of the true class; s is ``scale``.
 
-    a is the L2 norm of the embedding, clipped to the range from ``low`` to ``high``. In this range
-    the margin m(a) rises linearly from ``least`` to ``most``. Gradients flow through a in both
-    terms. Where t + m(a) exceeds pi, the guard of `arcface` replaces the cosine by c - m(a) sin
-    m(a).
+    The number a is the L2 norm of the embedding, clipped to the range from ``low`` to ``high``. In
+    this range the margin m(a) rises linearly from ``least`` to ``most``. Gradients flow through
+    this norm in the softmax loss and in the added term. Where t + m(a) exceeds pi, the guard of
+    `arcface` replaces the cosine by c - m(a) sin m(a).
 
     Parameters
     ----------
@@ -65,22 +65,19 @@ class MagFace(MarginSoftmax):
 
         ``high`` must be above ``low``, and ``most`` must be at least ``least``.
         """
+        yield from MarginSoftmax.problems(options)
         high = above(options["low"], "the usual norm is 110")
         most = Within(options["least"], RIGHT_ANGLE_RADIANS, "the usual margin is 0.8")
         for key, bound in (("high", high), ("most", most)):
             if problem := Setting(key, float, bound, None).problem(options[key]):
                 yield key, problem
 
-    def hybrid_forward(
-        self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
-    ) -> tuple[Any, ...]:
-        loss, cosine, *rest = super().hybrid_forward(F, embedding, label, margin_fraction, weight)
+    def finish_loss(self, F: Any, embedding: Any, loss: Any, cosine: Any, fraction: Any) -> Any:
         a, margin = self._length_and_margin(F, embedding)
         by_margin = additive_angles(F, cosine, F.BlockGrad(margin), self._easy_margin)[2]
-        slope = F.BlockGrad(F.broadcast_mul(by_margin, margin_fraction))
-        loss = through_psi(F, loss, slope * margin, self._form.scale)
-        loss = loss + self._length_weight * (a / self._high**2 + 1.0 / a)
-        return loss, cosine, *rest
+        slope = F.BlockGrad(F.broadcast_mul(by_margin, fraction))
+        loss = through_psi(F, loss, slope * margin, self.form.scale)
+        return loss + self._length_weight * (a / self._high**2 + 1.0 / a)
 
     def margin(self, F: Any, cosine: Any, embedding: Any) -> tuple[Any, Any]:
         _, margin = self._length_and_margin(F, embedding)

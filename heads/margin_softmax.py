@@ -2,15 +2,23 @@
 """Base class of the softmax losses on scaled cosines with a margin."""
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import ops
-from heads.cross_entropy import Form
-from heads.head import ClassHead
+from heads.cross_entropy import Form, column_numbers
 from heads.settings import Scale
+from heads.sharded import ShardedClasses
+from ranges import Within
+
+CosineLimit = Annotated[float, Within(0, 1, "the usual threshold is 0.4; 0 filters no class")]
+FILTERED_ELSEWHERE = {
+    "interclass_filter": "this loss changes the logits of similar classes itself; "
+    "use a loss such as head.name=arcface"
+}
+"""Refusal of the filter by a head that has its own method ``columns``."""
 
 
-class MarginSoftmax(ClassHead):
+class MarginSoftmax(ShardedClasses):
     """Softmax on the scaled cosines to all class centres, with a margin on the true class.
 
     The loss of an image is the negative logarithm of the softmax probability of its true class y.
@@ -30,6 +38,10 @@ class MarginSoftmax(ClassHead):
         Factor on the cosines: logit = scale * cosine.
     easy_margin
         Whether an image gets the margin only if its angle to the centre of its class is below pi/2.
+    interclass_filter
+        Cosine above which another class counts as the same person under a wrong label: its logit
+        becomes 0 and has no gradient, so that wrong labels do not push images of one person apart.
+        0: no filter. InsightFace's arcface_torch calls this ``interclass_filtering_threshold``.
     momentum
         Weight of the newest batch in a running statistic:
         new = (1 - momentum) * old + momentum * batch.
@@ -40,17 +52,24 @@ class MarginSoftmax(ClassHead):
         The loss is at least 0, except for rounding errors of about 1e-6.
     """
 
-    columns: Any = None
+    columns: Any
     """Method that changes the scores of the other classes, or None if a loss leaves them unchanged.
 
     It has the signature ``columns(F, fraction, psi, cosine, **state)`` and returns what the
     parameter ``columns`` of `heads.cross_entropy.cross_entropy` requires."""
 
     def __init__(
-        self, *sizes: int, scale: Scale = 64.0, sub_centers: int = 1, **kwargs: Any
+        self,
+        *sizes: int,
+        scale: Scale = 64.0,
+        sub_centers: int = 1,
+        interclass_filter: CosineLimit = 0.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*sizes, sub_centers=sub_centers, **kwargs)
-        self._form = Form(scale, group=sub_centers)
+        self.form = Form(scale, group=sub_centers)
+        if interclass_filter:
+            self._interclass_filter, self.columns = interclass_filter, self._filter
 
     def margin(self, F: Any, cosine: Any, *arrays: Any, **state: Any) -> tuple[Any, Any]:
         """Return psi, the cosine of the true class after the margin, and its slope dpsi/dcosine.
@@ -77,15 +96,23 @@ class MarginSoftmax(ClassHead):
         if ops.fused():
             ops.refuse_add("head", self.weight)
         fixed = F.BlockGrad(embedding)
-        return self.cross_entropy(
+        loss, cosine = self.cross_entropy(
             F,
             embedding,
             weight,
             label,
-            form=self._form,
+            form=self.form,
             margin=lambda cosine: self.target_score(F, cosine, margin_fraction, fixed, **state),
             columns=self.columns and partial(self.columns, F, margin_fraction, **state),
         )
+        return self.finish_loss(F, embedding, loss, cosine, margin_fraction), cosine
+
+    def _filter(
+        self, F: Any, fraction: Any, psi: Any, cosine: Any, **state: Any
+    ) -> tuple[Any, Any]:
+        """Return the numbers for `columns` that set the logits of filtered classes to 0."""
+        numbers = column_numbers(F, fraction, [0.0, 0.0, 0.0], [0.0, 0.0], 1.0)
+        return F.ones_like(psi) * self._interclass_filter, numbers
 
     def target_score(
         self, F: Any, cosine: Any, fraction: Any, embedding: Any, **state: Any

@@ -4,6 +4,7 @@
 from typing import Annotated, Any
 
 from heads.cross_entropy import normalised
+from heads.head import NOT_FILTERED, NOT_SHARDED
 from heads.mining import mean_over, pairs, squared_distances
 from heads.softmax import Softmax
 from ranges import Within, at_least
@@ -31,6 +32,8 @@ class Marginal(Softmax):
     xi
         Margin that squared distances must keep from theta, on either side.
     """
+
+    refused_settings = NOT_SHARDED | NOT_FILTERED
 
     def __init__(
         self,

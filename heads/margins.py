@@ -13,12 +13,12 @@ square root, which are infinite at c = 1 and c = -1, are therefore never compute
 import math
 from typing import Any
 
-# Largest absolute cosine before a division by sin t, which is then at least 4.9e-4 in float32. The
-# limit bounds the slope. The limit hardly changes the training step, because the gradient of the
-# normalisation multiplies the slope by sin t again.
+# A cosine is clipped to this absolute value before a division by sin t: sin t is then at least
+# 4.9e-4 in float32. The limit bounds the slope. The limit hardly changes the training step, because
+# the gradient of the normalisation multiplies the slope by sin t again.
 COSINE_LIMIT = 1.0 - 1e-7
-# Smallest distance in radians of an angle after the margin from 0 and from pi, as in AdaFace's
-# code.
+# An angle that includes its margin is kept at least this many radians away from 0 and from pi, as
+# in AdaFace's code.
 ANGLE_LIMIT = 1e-3
 # Largest rounding error of a float32 cosine, used as a tolerance in comparisons. The easy margin
 # jumps at a right angle, and the logit of a class jumps when the class becomes hard. Plain and

@@ -52,7 +52,7 @@ def squared_distances(F: Any, rows: Any, products: Any = None) -> Any:
 
 
 def mean_over(F: Any, values: Any, mask: Any) -> Any:
-    """Return the mean of each row of ``values`` where the mask is 1, shape (B,).
+    """Return, for each row of ``values``, the mean of the elements with mask 1, shape (B,).
 
     The mean of a row whose mask is 0 everywhere is 0.
     """

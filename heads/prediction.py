@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Predict the class of each embedding: the class with the largest logit without margin."""
 
+from typing import Any
+
 import mxnet as mx
 
 from heads.cross_entropy import normalised
@@ -9,18 +11,27 @@ BLOCK_CENTRES = 8192
 """Number of class centres whose logits are in memory at the same time."""
 
 
-def nearest_centre(
+def nearest_centre(rows: mx.nd.NDArray, centres: mx.nd.NDArray, **options: Any) -> mx.nd.NDArray:
+    """Return the number of the centre with the largest score for each row, (B,).
+
+    `largest_score` describes inputs and options.
+    """
+    return largest_score(rows, centres, **options)[1]
+
+
+def largest_score(
     rows: mx.nd.NDArray,
     centres: mx.nd.NDArray,
     *,
     unit_columns: bool = True,
     squares: bool = False,
     bias: mx.nd.NDArray | None = None,
-) -> mx.nd.NDArray:
-    """Return the number of the centre with the largest score for each row; the host does not wait.
+) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
+    """Return the largest score of each row and the number of its centre, as device arrays.
 
     The score is the inner product of a row and a centre. `heads.cross_entropy.Form` describes
-    ``unit_columns`` and ``squares``. Of several equal scores the first one is the largest.
+    ``unit_columns`` and ``squares``. Of several equal scores the first one counts as the largest.
+    The host does not wait for the device.
 
     Inputs
     ------
@@ -33,6 +44,8 @@ def nearest_centre(
 
     Outputs
     -------
+    score : (B,) float32
+        Largest score.
     number : (B,) float32
         Number of a centre, from 0 to N - 1. It is exact for up to 2**24 centres.
     """
@@ -52,6 +65,16 @@ def nearest_centre(
         tops.append(scores.max(axis=1))
         places.append(scores.argmax(axis=1) + start)
     if len(tops) == 1:
-        return places[0]
-    block = mx.nd.stack(*tops, axis=1).argmax(axis=1)
-    return mx.nd.pick(mx.nd.stack(*places, axis=1), block, axis=1)
+        return tops[0], places[0]
+    return first_largest(mx.nd.stack(*tops, axis=1), mx.nd.stack(*places, axis=1))
+
+
+def first_largest(
+    scores: mx.nd.NDArray, numbers: mx.nd.NDArray
+) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
+    """Return the first largest score of each row, and the number at the same position, (B,) each.
+
+    ``scores`` and ``numbers`` have the shape (B, n).
+    """
+    place = scores.argmax(axis=1)
+    return mx.nd.pick(scores, place, axis=1), mx.nd.pick(numbers, place, axis=1)

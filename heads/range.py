@@ -4,6 +4,7 @@
 from typing import Annotated, Any
 
 from heads.cross_entropy import LENGTH_EPSILON
+from heads.head import NOT_FILTERED, NOT_SHARDED
 from heads.mining import pairs, select, squared_distances
 from heads.softmax import Softmax
 from ranges import Within, above, at_least
@@ -36,9 +37,11 @@ class Range(Softmax):
     largest
         Number of the largest distances within each class that are averaged, k in the paper.
     margin
-        Squared distance between the mean embeddings of two classes below which they are pushed
-        apart.
+        Two classes are pushed apart if the squared distance between their mean embeddings is below
+        this value.
     """
+
+    refused_settings = NOT_SHARDED | NOT_FILTERED
 
     def __init__(
         self,
@@ -73,7 +76,8 @@ class Range(Softmax):
         distance = select(F, squared_distances(F, embedding), once, NO_DISTANCE)
         fill = F.slice_axis(distance, axis=1, begin=0, end=1) * 0.0 + NO_DISTANCE
         of_image = self._top(F, F.concat(distance, *[fill] * self._largest, dim=1))
-        # Row i of each array: one of the largest distances of each image in the class of image i.
+        # Arrays (B, B): column j holds one of the largest distances of image j, and row i keeps
+        # only the columns of images in the class of image i.
         rows = [
             select(F, F.broadcast_mul(F.ones_like(positive), row), 1.0 - negative, NO_DISTANCE)
             for row in map(F.transpose, F.split(of_image, self._largest, axis=1))

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from mxnet import init
 
 from heads.cross_entropy import length
+from heads.head import NOT_FILTERED, NOT_SHARDED
 from heads.softmax import Softmax
 from ranges import above, at_least
 
@@ -27,6 +28,8 @@ class Ring(Softmax):
         Initial value of the learned norm. Set the radius to the mean L2 norm of the embeddings of
         the untrained network.
     """
+
+    refused_settings = NOT_SHARDED | NOT_FILTERED
 
     def __init__(
         self,

@@ -12,8 +12,7 @@ Reduce = Callable[[mx.nd.NDArray, Statistic], mx.nd.NDArray]
 """Function ``reduce(rows, statistic)`` that computes a statistic over the rows of all ranks.
 
 ``rows`` are the rows of this rank, one per image. The function concatenates the rows of all ranks,
-in
-the order of the ranks, and applies ``statistic``. Every rank gets the same result."""
+in the order of the ranks, and applies ``statistic``. Every rank gets the same result."""
 
 
 def alone(rows: mx.nd.NDArray, statistic: Statistic) -> mx.nd.NDArray:
@@ -24,7 +23,7 @@ def alone(rows: mx.nd.NDArray, statistic: Statistic) -> mx.nd.NDArray:
 def create_state(
     head: gluon.HybridBlock, name: str, shape: tuple[int, ...], init: mx.init.Initializer
 ) -> gluon.Parameter:
-    """Create a parameter of a head without a gradient; checkpoints save it."""
+    """Create a head parameter that has no gradient; checkpoints save this parameter."""
     with head.name_scope():
         return head.params.get(name, shape=shape, init=init, grad_req="null", differentiable=False)
 

@@ -4,7 +4,7 @@
 from typing import Annotated, Any
 
 from heads.cross_entropy import column_numbers
-from heads.margin_softmax import MarginSoftmax
+from heads.margin_softmax import FILTERED_ELSEWHERE, MarginSoftmax
 from heads.margins import ROUNDING, combined_margin, multiplied_angle, unguarded_angle
 from heads.settings import Angle, Cosine, Factor
 from ranges import Within
@@ -31,6 +31,8 @@ class SVSoftmax(MarginSoftmax):
         Factor that raises the logits of the hard classes, called stress; 1 leaves them unchanged.
     """
 
+    refused_settings = FILTERED_ELSEWHERE
+
     def __init__(
         self,
         *sizes: int,
@@ -54,7 +56,8 @@ class SVSoftmax(MarginSoftmax):
         if self._easy_margin:
             everywhere = self._psi_at_every_angle(F, cosine)
             psi = cosine + F.broadcast_mul(everywhere - cosine, fraction)
-        # Raise the threshold by the rounding error: a class whose cosine equals psi is not hard.
+        # Raise the threshold by the rounding error, so that a class whose cosine equals psi is not
+        # hard.
         return psi + ROUNDING, numbers
 
     def _psi_at_every_angle(self, F: Any, cosine: Any) -> Any:

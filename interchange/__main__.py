@@ -63,14 +63,17 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=expand_home,
         metavar="FOLDER",
-        help="folder to create, which is then a model for --model and train.pretrained",
+        help="folder to create; --model and train.pretrained accept this folder as a model",
     )
-    for name, meaning in (("mean", "subtracted from pixels"), ("std", "by which they are divided")):
+    for name, meaning in (
+        ("mean", "to subtract from the pixels"),
+        ("std", "by which to divide the pixels after the subtraction"),
+    ):
         parser.add_argument(
             f"--{name}",
             type=_numbers,
             metavar="X[,X,X]",
-            help=f"number {meaning} before the network, or one per channel (default: what the "
+            help=f"number {meaning}, or one number per channel (default: what the "
             "file states, or the values of its format)",
         )
     parser.add_argument(
@@ -89,8 +92,9 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=expand_home,
         metavar="IMAGE|FOLDER",
-        help="aligned faces for the statistics of the batch normalisations that an ONNX file has "
-        f"folded into convolutions; at most {MAX_CALIBRATION_IMAGES} are used",
+        help="aligned faces; if an ONNX file has folded batch normalisations into convolutions, "
+        "the statistics of these batch normalisations are computed from the faces; at most "
+        f"{MAX_CALIBRATION_IMAGES} faces are used",
     )
 
 
@@ -119,7 +123,7 @@ def _add_export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--licence",
         metavar="TEXT",
-        help="licence of the weights, which the file and the model card state",
+        help="licence of the weights; the file and the model card state this licence",
     )
 
 
@@ -131,7 +135,8 @@ def _numbers(text: str) -> float | tuple[float, ...]:
         values = ()
     if len(values) not in (1, 3):
         raise argparse.ArgumentTypeError(
-            f"must be one number or three numbers with commas between, got {text!r}; 127.5 is usual"
+            f"must be one number, or three numbers separated by commas, got {text!r}; "
+            "127.5 is usual"
         )
     return values[0] if len(values) == 1 else values
 

@@ -85,7 +85,7 @@ def _mobilefacenet_module(module: str) -> str:
     block, _, part = module.rpartition(".")
     layer = f"layers.{_CONV[part]}"
     if match := _STAGE.fullmatch(block):
-        # Each stage is two modules: its first bottleneck, then a module of the later ones.
+        # Each stage is two modules: its first bottleneck, and a module with its other bottlenecks.
         stage, index = int(match[1]), int(match[2])
         first = f"layers.{2 + 2 * stage}"
         start = first if index == 0 else f"layers.{3 + 2 * stage}.layers.{index - 1}"
@@ -191,7 +191,7 @@ def _stem_blocks(tensors: Mapping[str, StoredTensor]) -> int:
 def _require(
     path: str, tensors: Mapping[str, StoredTensor], name: str, axes: int
 ) -> tuple[int, ...]:
-    """Return the shape of a tensor; raise InterchangeError without a tensor of so many axes."""
+    """Return the shape of a tensor; raise InterchangeError unless the tensor has ``axes`` axes."""
     shape = tensors[name].shape if name in tensors else None
     if shape is None or len(shape) != axes or 0 in shape:
         found = "no such tensor" if shape is None else f"the shape {shape}"

@@ -60,9 +60,9 @@ def require_equal(first: Embed, second: Embed, image_size: tuple[int, int], wher
         difference = float(np.abs(one - two).max()) if one.shape == two.shape else np.inf
         if not difference <= MAX_DIFFERENCE:
             raise InterchangeError(
-                f"{where}: the converted network must give the same embeddings to "
-                f"{MAX_DIFFERENCE:g}, got a difference of {difference:.2g}; nothing is written, "
-                "check that the weights are finite"
+                f"{where}: the converted network must give the same embeddings within "
+                f"{MAX_DIFFERENCE:g}, got a difference of {difference:.2g}; check that the weights "
+                "are finite (no file was written)"
             )
         worst = max(worst, difference)
     return worst

@@ -81,12 +81,12 @@ def load_embedder(
 
 
 class Embedder:
-    """Function from images to embeddings of length 1; `load_embedder` makes one.
+    """Function from images to embeddings of L2 norm 1; `load_embedder` creates the function.
 
     Parameters
     ----------
     model
-        Model whose properties the attributes repeat.
+        Model whose properties become attributes of the function.
     forward
         Function that computes the embeddings of a batch.
     runtime
@@ -148,8 +148,9 @@ class Embedder:
         return raw / norms
 
     def raw_embeddings(self, images: np.ndarray) -> np.ndarray:
-        """Compute embeddings that are not normalised; with `flip`, the sum of both embeddings.
+        """Compute embeddings that are not normalised.
 
+        With `flip`, a result is the sum of the embeddings of an image and of its mirror image.
         Inputs, outputs and errors are those of `__call__`, except for the L2 norm.
         """
         self._check(images)

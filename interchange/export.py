@@ -41,8 +41,8 @@ def export_model(
 ) -> list[Path]:
     """Write a model and its model card; return the paths of the files.
 
-    The files appear only after another program, or a reader of this project, has read the same
-    network from them.
+    The files get their final names only after another program, or a reader of this project, has
+    read the same network from them.
 
     Parameters
     ----------
@@ -64,7 +64,8 @@ def export_model(
     """
     facts = provenance or Provenance()
     stated = {"licence": facts.licence, "commit": facts.commit}
-    model_card(model, out.name, {}, **stated)  # raises before a file is written
+    # Make the card once before any file is written, because the card may raise an error.
+    model_card(model, out.name, {}, **stated)
     if format == "onnx":
         files, contract = _export_onnx(model, out, scaling, with_centres, facts)
     elif format == "symbol":
@@ -75,7 +76,7 @@ def export_model(
 
 
 def _metadata(model: StoredModel, facts: Provenance) -> dict[str, str]:
-    """Return the facts about a model that its file states."""
+    """Return the facts about a model that the exported file states."""
     found = {
         "net": str(model.net["name"]),
         "embedding_size": str(model.net["embedding_size"]),

@@ -124,7 +124,10 @@ class Graph:
         return replace(self, nodes=tuple(reversed(nodes)), tensors=tensors)
 
     def without(self, removed: Callable[[Node], bool]) -> Graph:
-        """Return the graph without some nodes; consumers use the first input of a removed node."""
+        """Return the graph without some nodes.
+
+        The consumers of a removed node use the first input of that node instead.
+        """
         passed: dict[Output, Output] = {}
         nodes = []
         for node in self.nodes:

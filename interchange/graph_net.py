@@ -39,12 +39,13 @@ def stored_model(
     source, kind, fields
         Fields of the `StoredModel`.
     image_size
-        (height, width) of the images in pixels; None for the size that belongs to the graph.
+        (height, width) of the images in pixels; None for the size that the graph states or, if it
+        states none, a size that fits the graph.
 
     Returns
     -------
-    The model, and the names of our batch normalisations that the graph has folded into the layer
-    before, see `interchange.matching.Match.unfolded`.
+    The model, and the names of our batch normalisations that the graph has folded into the
+    preceding layer, see `interchange.matching.Match.unfolded`.
 
     Raises
     ------
@@ -158,7 +159,7 @@ def _with_slopes(graph: Graph, where: str) -> Graph:
 
 
 def _shape(shapes: dict[str, tuple[int, ...]], value: Output, graph: Graph) -> tuple[int, ...]:
-    """Return the shape of a value of a graph from the shapes of the outputs of its symbol."""
+    """Look up the shape of a graph's value in ``shapes``, the result of `infer_shapes`."""
     if value.node in graph.inputs:
         return shapes["data"]
     node = graph.by_name()[value.node]

@@ -41,7 +41,7 @@ def graph_symbol(
 ) -> SymbolParts:
     """Convert a graph to a symbol, whose input is the variable ``data``.
 
-    A batch normalisation of a value (B, C) gets the shape (B, C, 1, 1), for the reason that
+    Before a batch normalisation, a value (B, C) is reshaped to (B, C, 1, 1), for the reason that
     `interchange.symbol_function.reshape_vectors` gives.
 
     Parameters
@@ -49,8 +49,8 @@ def graph_symbol(
     where
         Path of the source of the graph, for error messages.
     suffixes
-        Mapping from the role of a tensor to the last part of its name, if it is not the role.  The
-        first part is the name of the node.
+        Mapping from the role of a tensor to the last part of its name.  A role without an entry is
+        the last part itself.  The first part is the name of the node.
 
     Raises
     ------

@@ -35,11 +35,11 @@ def adapt_input(
 ) -> Graph:
     """Return a graph that computes the same embeddings from the input of our networks.
 
-    Scaling nodes at the start of the graph are removed.  Another divisor is multiplied into the
-    weights of the first convolution, and any scale and shift changes the statistics of a first
-    batch normalisation.  Both are exact.  Another mean before a convolution requires a node of
-    scale and shift in front of the graph, because the padding of the convolution is 0 after that
-    node.
+    Scaling nodes at the start of the graph are removed.  Another divisor changes the weights of the
+    first convolution.  Another divisor or mean changes the statistics of a first batch
+    normalisation.  Both changes are exact.  Another mean before a convolution requires a node of
+    scale and shift in front of the graph, because the convolution pads the output of that node
+    with 0.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ def adapt_input(
     where
         Path of the file of the graph, for error messages.
     mean, std
-        One number, or one number for each input channel.  For a graph with scaling nodes these are
-        usually 0 and 1.
+        One number, or one number for each input channel.  For a graph with scaling nodes, mean and
+        std are usually 0 and 1.
     colour_order
         "rgb" or "bgr": order of the input channels that the graph needs.
 
@@ -80,7 +80,7 @@ def adapt_input(
     if np.allclose(own_shift, 0, atol=1e-6):
         own_shift = np.zeros(1)
     if colour_order == "bgr":
-        # The numbers per channel are in the order of the graph's input; the weights become RGB.
+        # Reverse the order of the weights and of the numbers per channel from BGR to RGB.
         stripped = _reverse_channels(stripped, where)
         own_scale, own_shift = own_scale[::-1], own_shift[::-1]
     if np.allclose(own_scale, 1, rtol=1e-7) and not own_shift.any():
@@ -110,7 +110,7 @@ def pixel_function(
 
 
 def _leading_scaling(graph: Graph) -> tuple[Graph, np.ndarray, np.ndarray]:
-    """Remove scaling nodes at the start; return the graph, and their total scale and shift."""
+    """Remove scaling nodes at the start; return the graph and the combined scale and shift."""
     scale, shift = np.ones(1), np.zeros(1)
     users, value = graph.consumers(), Output(graph.inputs[0])
     removed = set()
@@ -134,7 +134,7 @@ def _first_convs(graph: Graph) -> list[Node]:
 
 
 def _scale_weights(graph: Graph, scale: np.ndarray) -> Graph | None:
-    """Multiply the input channels of the first convolutions; None if others use the input."""
+    """Scale the input channels of the first convolutions; None if other nodes use the input."""
     names = {node.tensors["weight"] for node in _first_convs(graph)}
     if not names:
         return None

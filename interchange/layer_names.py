@@ -68,8 +68,8 @@ def fit_layers(
     names
         Mapping from the names in the file to the parameters of our network, in forward order.
     adapt_shape
-        Function that decides whether a tensor with another shape fits a layer: its values are then
-        reshaped or, for a single value, repeated.
+        Function that decides whether a tensor with another shape fits a layer.  The values of a
+        tensor that fits are reshaped; a single value is repeated.
 
     Returns
     -------
@@ -130,9 +130,9 @@ def with_own_input(
 ) -> StoredModel:
     """Return the model that takes the input of our networks instead of (x - mean) / std.
 
-    Another divisor or colour order changes the first convolution, which is exact.  For another
-    mean the model becomes the network "graph", which begins with a scale and a shift, because the
-    padding of the first convolution must be 0 after that shift.
+    Another divisor or colour order changes the weights of the first convolution; this change is
+    exact.  For another mean the model becomes the network "graph", which begins with a scale and a
+    shift, because the first convolution pads the shifted values with 0.
 
     Raises
     ------
@@ -147,13 +147,14 @@ def with_own_input(
         changed = [n for n in parameters if parameters[n] is not graph.tensors[n]]
         if changed:
             notices.append(
-                f"the input (x - {mean}) / {std} in {colour_order.upper()} is converted into "
-                f"{', '.join(changed)}"
+                f"the conversion to the input (x - {mean}) / {std} in {colour_order.upper()} is "
+                f"now part of {', '.join(changed)}"
             )
         return replace(model, parameters=parameters, notices=tuple(notices))
     net, parameters = graph_net(adapted, model.source, model.image_size)
     notices.append(
         f"the network {model.net['name']} is used as a graph that begins with a scale and a shift, "
-        f"because its input is (x - {mean}) / {std} and not a multiple of that of our networks"
+        f"because its input is (x - {mean}) / {std} and not a multiple of the input of our "
+        "networks"
     )
     return replace(model, net=net, parameters=parameters, notices=tuple(notices))

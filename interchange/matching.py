@@ -6,10 +6,10 @@ attributes and the shapes of their tensors agree.  Names do not matter.  Four di
 converted exactly:
 
 - A bias before a batch normalisation is subtracted from the running mean.
-- Another epsilon is added to the running variance.
+- If the epsilons differ, the difference is added to the running variance.
 - A gamma that the other network fixes at 1 becomes a tensor of ones.
-- A batch normalisation that the other network has folded into the convolution or dense layer before
-  it becomes one that adds the bias: gamma 1, mean 0 and variance 1 - epsilon.
+- If the other network has folded a batch normalisation into a convolution or dense layer, our batch
+  normalisation adds the bias: gamma 1, beta = bias, mean 0 and variance 1 - epsilon.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Match:
-    """Parameters of our network that compute the same function as the other network."""
+    """Parameters with which our network computes the same function as the other network."""
 
     parameters: dict[str, np.ndarray]
     """float32 parameters by our names."""
@@ -77,7 +77,7 @@ class _Matcher:
         self.users = theirs.consumers()
         self.partners: dict[Output, Output] = {}
         self.parameters: dict[str, np.ndarray] = {}
-        self.used: set[str] = set()  # their tensors that the match accounts for
+        self.used: set[str] = set()  # names of their tensors that our network uses
         self.unfolded: list[str] = []
         self.remaining: list[tuple[Output, Output]] = []
 
@@ -101,7 +101,7 @@ class _Matcher:
         return Match(self.parameters, tuple(reversed(self.unfolded)))
 
     def _end_of_embedding(self) -> Output:
-        """Return the output; a normalisation of the embeddings to L2 norm 1 is passed over."""
+        """Return the embedding: the output, or the input of a final normalisation to L2 norm 1."""
         value = see_through(self.their_nodes, self.theirs.outputs[0])
         node = self.their_nodes.get(value.node)
         return node.inputs[0] if node is not None and node.op == "l2_normalize" else value
@@ -183,7 +183,7 @@ class _Matcher:
             self._put(name, values[role])
 
     def _take_bias(self, ours: Node, theirs: Node) -> np.ndarray | float:
-        """Return the bias of the layer before a batch normalisation if our layer has no bias."""
+        """Return the bias to subtract from the running mean; 0.0 if there is none."""
         mine = self.our_nodes.get(see_through(self.our_nodes, ours.inputs[0]).node)
         value = see_through(self.their_nodes, theirs.inputs[0])
         layer = self.their_nodes.get(value.node)
@@ -226,8 +226,8 @@ class _Matcher:
 
     def _mismatch(self, what: str, found: object, name: str) -> InterchangeError:
         return InterchangeError(
-            f"{self.where}: {name!r} does not fit: {what}, got {found}; use the weights of the "
-            "same network"
+            f"{self.where}: {name!r} does not fit: {what}, got {found}; use the weights of "
+            "one of our networks"
         )
 
 

@@ -19,8 +19,8 @@ class InterchangeError(ValueError):
 class StoredModel:
     """A network with its weights.
 
-    The network takes (x - normalization.MEAN) / normalization.STD for RGB pixels x from 0 to 255;
-    readers convert the weights of models that expect other values.
+    The network takes (x - normalization.MEAN) / normalization.STD for RGB pixels x from 0 to 255.
+    If a model file expects other values, its reader converts the weights.
     """
 
     source: str
@@ -34,8 +34,11 @@ class StoredModel:
     """(height, width) of the images in pixels."""
     parameters: Mapping[str, np.ndarray]
     """float32 weights of the network, by the names of `Block._collect_params_with_prefix`."""
-    head: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Parameters of the head, for example {"weight": class centres (C, E)}; {} without a head."""
+    head: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the head, for example {"weight": class centres (C, E)}; {} without a head.
+
+    The values are NumPy arrays, or `training.stored_rows.StoredRows` for class centres that stay on
+    the disk until their rows are read."""
     classes: Mapping[str, Any] | None = None
     """Record of the classes of the training data, as a checkpoint stores it under "classes" (see
     pipeline/records/class_record.py); None if the source states no number of classes."""

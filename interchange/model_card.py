@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a model card: a Markdown file that states what an exported model is and how to use it.
 
-The card states facts of the model and of its run only, and "not stated" where a fact is unknown.
+The card states only facts of the model and of its run; for an unknown fact it says "not stated".
 The headings follow Mitchell et al., "Model Cards for Model Reporting", arXiv:1810.03993, section 4.
 """
 
@@ -51,7 +51,8 @@ def write_model_card(
     Parameters
     ----------
     model
-        Model that was exported; a model of a run leads to the files config.yaml and summary.json.
+        Model that was exported.  For a checkpoint of a run, the card also states facts from
+        config.yaml and summary.json of the run.
     exported
         File or symbol prefix that was written.
     contract
@@ -102,7 +103,7 @@ def model_card(
         },
         "Input and output": {
             **{key: contract.get(key, UNKNOWN) for key in _INPUT_ROWS},
-            "threshold": f"{threshold} (two images count as one person from this cosine on)"
+            "threshold": f"{threshold} (least cosine at which two images count as one person)"
             if model.threshold is not None
             else UNKNOWN,
         },
@@ -119,9 +120,10 @@ def model_card(
 
 
 def _run_files(model: StoredModel) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the configuration and the summary of the run of a checkpoint, {} each if missing.
+    """Return the configuration and the summary of the run of a checkpoint; {} for a missing file.
 
-    The summary describes the last step of the run, so it is left out for another checkpoint.
+    The summary describes the last step of the run.  For a checkpoint of another step, {} replaces
+    the summary.
     """
     source = Path(model.source)
     if model.kind != "checkpoint":
@@ -159,7 +161,7 @@ def _data(config: Mapping[str, Any]) -> dict[str, Any]:
     records = data.get("records", UNKNOWN)
     paths = records if isinstance(records, list) else [records]
     return {
-        # The folder of the data is of no use elsewhere, and may name the user.
+        # Only the last part of a path: the rest is useless elsewhere, and may name the user.
         "records": ", ".join(Path(str(path)).name or str(path) for path in paths),
         "origin, consent and licence of the images": UNKNOWN,
     }
@@ -207,5 +209,5 @@ def _table(titles: tuple[str, ...], rows: Any) -> str:
 
 
 def _cell(value: object) -> str:
-    """Return a value as text for one cell of a table: on one line, without separators of cells."""
+    """Return a value as text for one cell of a Markdown table: on one line, with | escaped."""
     return " ".join(str(value).split()).replace("|", "\\|")[:500]

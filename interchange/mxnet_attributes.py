@@ -53,7 +53,7 @@ def require(condition: bool, what: str) -> None:
 
 
 def same(*names: str, **defaults: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return functions that read and write attributes with equal names on both sides."""
+    """Return functions (read, write) for attributes that MXNet and a `Graph` name alike."""
     every = {**dict.fromkeys(names), **defaults}
 
     def read(attributes: Attributes) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def same(*names: str, **defaults: Any) -> tuple[Callable[..., Any], Callable[...
 def renamed(
     names: Mapping[str, str], **defaults: Any
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return functions that read and write attributes; ``names`` maps our names to MXNet's."""
+    """Return functions (read, write) for attributes; ``names`` maps our names to MXNet's."""
 
     def read(attributes: Attributes) -> dict[str, Any]:
         return {own: attributes.get(name, defaults.get(own)) for own, name in names.items()}
@@ -156,7 +156,7 @@ def write_pool(attributes: Attributes) -> dict[str, Any]:
 
 
 def read_global_pool(attributes: Attributes) -> dict[str, Any]:
-    """Convert the attributes of Pooling over the feature map."""
+    """Convert the attributes of a Pooling layer that pools over the whole feature map."""
     kinds = {"max": "max", "avg": "average", "sum": "sum"}
     require(attributes.get("pool_type", "max") in kinds, "pool_type")
     return {"kind": kinds[attributes.get("pool_type", "max")]}
@@ -182,7 +182,7 @@ def read_normalize(attributes: Attributes) -> dict[str, Any]:
 
 
 def read_reshape(attributes: Attributes) -> dict[str, Any]:
-    """Convert the attributes of Reshape without MXNet's special codes below -1."""
+    """Convert the attributes of Reshape; refuse MXNet's special codes below -1."""
     shape = attributes.get("shape", ())
     plain = (
         isinstance(shape, tuple)
@@ -194,5 +194,5 @@ def read_reshape(attributes: Attributes) -> dict[str, Any]:
 
 
 def nothing(attributes: Attributes) -> dict[str, Any]:
-    """Return no attributes."""
+    """Return {}, for an operation without attributes."""
     return {}

@@ -46,7 +46,7 @@ class Operator:
 
 
 def _affine(scale: Callable[[float], float], shift: Callable[[float], float]) -> Operator:
-    """Return an operation with one number, from which the functions compute scale and shift."""
+    """Return an affine operation; two functions compute scale and shift from MXNet's scalar."""
 
     def read(attributes: Attributes) -> dict[str, Any]:
         scalar = number(attributes, "scalar", 0.0)
@@ -91,7 +91,7 @@ def _activation(kind: str) -> Operator:
 
 
 def _binary(op: str) -> tuple[Operator, Operator]:
-    """Return an operation on two values of equal shape, and the same with broadcasting."""
+    """Return two variants of an operation on two values: for equal shapes, and broadcasting."""
     return (
         Operator(op, lambda attributes: {"broadcast": False}, nothing),
         Operator(op, lambda attributes: {"broadcast": True}, nothing),

@@ -87,8 +87,9 @@ def read_symbol_files(prefix: str | Path) -> SymbolFiles:
     Raises
     ------
     InterchangeError
-        If a file is missing or damaged, if a parameter is missing, has another shape than the
-        symbol needs or belongs to no node, or if the output of the symbol is not clear.
+        If a file is missing or damaged; if a parameter is missing, has another shape than the
+        symbol needs or belongs to no node; or if the symbol has several outputs and no
+        ``fc1_output``.
     """
     symbol_path, parameters_path = find_symbol_files(prefix)
     try:
@@ -278,7 +279,7 @@ class _Builder:
         return Node(node["name"], operator.op, inputs, tensors, own)
 
     def _tensors(self, node: dict[str, Any], roles: tuple[str, ...]) -> dict[str, str] | None:
-        """Return the parameter of each role; None if a parameter is the output of a node."""
+        """Map roles to names of parameters; return None if a parameter is the output of a node."""
         given = [self._content[entry[0]] for entry in node["inputs"][1:]] if roles else []
         if any(each["name"] not in self._arrays or each["op"] != "null" for each in given):
             return None

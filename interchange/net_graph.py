@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convert our networks to graphs, with parameters by the names that checkpoints use."""
+"""Convert our networks to graphs whose parameters have the names that checkpoints use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def net_graph(
         float32 parameters by the names of ``_collect_params_with_prefix``.  None gives tensors that
         have the right shapes, contain zeros and use no memory.
     """
-    with mx.gpu(0):  # a trace for a GPU has LeakyReLU, not convolutions, as PReLU; no GPU is used
+    # A trace for a GPU expresses PReLU as LeakyReLU, a trace for a CPU as convolutions.  Tracing
+    # needs no GPU.
+    with mx.gpu(0):
         symbol = net(mx.sym.var("data"))
     parameters = net._collect_params_with_prefix()
     arrays = {
@@ -70,7 +72,8 @@ def simplify(graph: Graph) -> Graph:
     """Return the graph without identities and without reshapes around a batch normalisation.
 
     Our networks reshape embeddings (B, E) to (B, E, 1, 1) for the last batch normalisation, and
-    flatten the result; a batch normalisation in a graph normalises axis 1 of either shape.
+    flatten the result.  A graph needs no reshapes, because its batch normalisations normalise axis
+    1 and accept both shapes.
     """
     users, nodes = graph.consumers(), graph.by_name()
     removed = set()

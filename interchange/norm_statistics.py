@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics for batch normalisations that a model file has folded into the layers before.
+"""Statistics for batch normalisations that a model file has folded into the preceding layers.
 
 A folded layer computes x + b, where x is the output of its convolution and b its bias.  Let m and v
 be the mean and the variance of x on images.  The batch normalisation with gamma sqrt(v + epsilon),
@@ -51,7 +51,7 @@ def with_statistics(
         notices = (
             *notices,
             f"{len(norms)} batch normalisations are folded in the file; their statistics come from "
-            "random noise, so state real images with --calibrate before fine-tuning",
+            "random noise, so calibrate with real images (--calibrate) before fine-tuning",
         )
     graph = model_graph(model)
     folded = [

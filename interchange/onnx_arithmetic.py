@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of ONNX operators that compute each value alone, or reduce axes, to a `Graph`."""
+"""Conversion of elementwise and reducing ONNX operators to nodes of a `Graph`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def _binary(reader: GraphReader, node: NodeProto) -> None:
 
 
 def _with_constant(reader: GraphReader, node: NodeProto, index: int) -> bool:
-    """Convert an operation with a number, a number per colour or a bias; return whether it is."""
+    """Convert an operation on a value and a constant; return whether it was converted.
+
+    The constant must be a number, a number per colour, or the bias of a dense layer.
+    """
     constant = reader.constants[node.input[index]]
     if constant.dtype == object:
         return False
@@ -166,7 +169,7 @@ def _softmax(reader: GraphReader, node: NodeProto) -> None:
 
 
 def _axes(reader: GraphReader, node: NodeProto) -> tuple[tuple[int, ...], bool]:
-    """Return the axes that a reduction removes, and whether they stay with size 1."""
+    """Return the axes over which a node reduces, and whether the axes remain with size 1."""
     attributes, rank = attributes_of(node), reader.rank(node)
     axes = attributes.get("axes")
     if axes is None:
@@ -196,7 +199,7 @@ def _reduce(op: str, **settings: str) -> Reading:
 
 
 def _average(reader: GraphReader, node: NodeProto, keepdims: bool) -> None:
-    """Convert the mean of each feature map to global pooling, which it is."""
+    """Convert the mean over each feature map to global average pooling, which computes the same."""
     if keepdims:
         reader.finish(node, "global_pool", [reader.value(node)], kind="average")
         return

@@ -23,7 +23,7 @@ MAX_ELEMENTS = 100_000_000
 
 
 def fold(reader: GraphReader, node: NodeProto) -> bool:
-    """Evaluate a node whose output is a constant; return whether it is one."""
+    """Evaluate a node if its output is a constant; return whether the output is a constant."""
     if node.op_type == "Constant":
         reader.constants[node.output[0]] = _constant(reader, node)
         return True
@@ -57,7 +57,7 @@ def _constant(reader: GraphReader, node: NodeProto) -> np.ndarray:
 def _shape(reader: GraphReader, node: NodeProto) -> np.ndarray:
     attributes, shape = attributes_of(node), reader.shape(node)
     if None in shape:
-        raise reader.refuse(node, "the sides of the shape must be known", shape)
+        raise reader.refuse(node, "every dimension of the shape must be known", shape)
     return _objects(shape[attributes.get("start", 0) : attributes.get("end")])
 
 

@@ -47,7 +47,7 @@ class OnnxSettings:
         (x - 127.5) / 127.5 for pixels x from 0 to 255, as insightface and arcface_torch pass them.
         "plain": the file takes (x - 127.5) / 128, as our networks do.
     metadata
-        Texts that the file stores under these names, for example {"net": "mobilefacenet"}.
+        Texts to store in the file, by name, for example {"net": "mobilefacenet"}.
     class_centres
         Class centres (C, E).  With class centres the file has a second output "fc7": the cosines
         (B, C) of embeddings and class centres.  insightface opens only files with one output.
@@ -72,8 +72,8 @@ def write_onnx(graph: Graph, path: str | Path, *, embed: Embed, settings: OnnxSe
     path
         Path of the file; its folder must exist.
     embed
-        Function that computes the embeddings of the same network in MXNet: (B, 3, H, W) float32
-        with values (x - 127.5) / 128 to (B, E).
+        Function that computes the embeddings (B, E) of the same network in MXNet from images
+        (B, 3, H, W) float32 with values (x - 127.5) / 128.
 
     Returns
     -------
@@ -159,8 +159,8 @@ def _write_nodes(graph: Graph, settings: OnnxSettings) -> tuple[list[NodeProto],
     writer = NodeWriter(graph, reserved=(INPUT, EMBEDDING, COSINES))
     value = INPUT
     if settings.scaling == "inside":
-        # insightface scales the pixels itself unless the names of two of the first eight nodes
-        # begin with Sub and Mul.
+        # insightface scales the pixels itself, unless the first eight nodes contain one whose name
+        # begins with Sub and one whose name begins with Mul.
         (value,) = writer.emit("Sub", [INPUT, writer.number("mean", MEAN)], "Sub_mean")
         (value,) = writer.emit("Mul", [value, writer.number("scale", 1 / STD)], "Mul_scale")
     elif factor != 1:
@@ -177,19 +177,22 @@ def _write_nodes(graph: Graph, settings: OnnxSettings) -> tuple[list[NodeProto],
 
 
 def _rescaled(graph: Graph, factor: float) -> tuple[Graph, float]:
-    """Multiply the weights of the first convolutions by a factor.
+    """Move a factor of the input into the weights of the first convolutions, if possible.
+
+    The move is possible if the input feeds only convolutions and no other layer shares their
+    weights.  The move is exact, because the factor does not change the padding, which is 0.
 
     Returns
     -------
     tuple
-        The graph and the factor by which its input still has to be multiplied: 1 if only
-        convolutions use the input, which is exact because the padding stays 0.
+        The graph, and the factor by which its input still has to be multiplied: 1 after the move,
+        ``factor`` without the move.
     """
     users = graph.consumers().get(Output(graph.inputs[0]), [])
     weights = {node.tensors.get("weight", "") for node in users}
     others = {
         name for node in graph if node not in users for name in node.tensors.values()
-    }  # weights that another layer shares
+    }  # tensors of the other layers
     if any(node.op != "conv" for node in users) or weights & others:
         return graph, factor
     scaled = {name: graph.tensors[name] * np.float32(factor) for name in weights}
@@ -244,8 +247,8 @@ def _check(content: bytes, inputs: np.ndarray, expected: np.ndarray, *, where: s
     size, worst = max(differences.items(), key=lambda item: item[1])
     if not worst <= MAX_DIFFERENCE:
         raise InterchangeError(
-            f"{where}: ONNX Runtime must compute the embeddings of MXNet to {MAX_DIFFERENCE:g}, "
-            f"got a difference of {worst:g} in a batch of {size}; export the network with "
-            f"--format symbol"
+            f"{where}: ONNX Runtime must compute the embeddings of MXNet within "
+            f"{MAX_DIFFERENCE:g}, got a difference of {worst:g} in a batch of {size}; export the "
+            f"network with --format symbol"
         )
     return worst

@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, numpy_helper
 from interchange.model import InterchangeError
 
 MIN_OPSET, MAX_OPSET = 7, 21
-MAX_FILE_BYTES = 2**31 - 1  # Protocol Buffers cannot hold more
+MAX_FILE_BYTES = 2**31 - 1  # limit of Protocol Buffers for one message
 MAX_NODES = 100_000
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 _NUMBERS = (*_FLOATS, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
@@ -63,13 +63,13 @@ def load_onnx(path: str | Path) -> ModelProto:
 
 
 def network_input(model: ModelProto, path: str | Path) -> ValueInfoProto:
-    """Return the only input of a network that is no initializer."""
+    """Return the only input of a network, apart from initializers."""
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"
         raise InterchangeError(
-            f"{path}: a face network has one input, got {names}; export the network without others"
+            f"{path}: a face network has one input, got {names}; export the network with one input"
         )
     return inputs[0]
 
@@ -135,7 +135,7 @@ def _check_tensor(tensor: TensorProto, path: str | Path) -> None:
         len(getattr(tensor, name))
         for name in ("float_data", "int32_data", "int64_data", "double_data")
     )
-    # Every element takes at least one byte, or one entry of a list.
+    # Each element occupies at least one byte of raw_data, or one entry of a list.
     if math.prod(tensor.dims) > stored:
         raise _damaged(path, f"tensor {tensor.name!r} of shape {tuple(tensor.dims)} without values")
 

@@ -27,7 +27,7 @@ OPERATORS = {**LAYERS, **ARITHMETIC, **SHAPES}
 def onnx_graph(model: ModelProto, path: str | Path, image_size: tuple[int, int]) -> Graph:
     """Convert an ONNX model with one input of images to a `Graph`.
 
-    The number of images per batch becomes free, also in a file for one image.
+    The number of images per batch becomes free, even if the file fixes it.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def onnx_graph(model: ModelProto, path: str | Path, image_size: tuple[int, int])
 
 
 def _needed(model: ModelProto, output: str) -> list:
-    """Return the nodes that an output depends on, in their order."""
+    """Return the nodes that an output depends on, in the order of the model."""
     needed, nodes = {output}, []
     for node in reversed(model.graph.node):
         if needed & set(node.output):

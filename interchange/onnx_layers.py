@@ -33,7 +33,7 @@ def _conv(writer: NodeWriter, node: Node) -> None:
 def _batch_norm(writer: NodeWriter, node: Node) -> None:
     gamma = writer.tensor(node, "gamma")
     if node.attributes.get("fixed_scale"):
-        gamma = np.ones_like(gamma)  # MXNet ignores the stored values, which may be anything
+        gamma = np.ones_like(gamma)  # MXNet ignores the stored gamma, so its values may be wrong
     inputs = [*writer.inputs(node), writer.parameter(node, "gamma", gamma)]
     inputs += [writer.parameter(node, role) for role in ("beta", "running_mean", "running_var")]
     writer.finish(node, "BatchNormalization", inputs, epsilon=float(node.attributes["epsilon"]))
@@ -59,8 +59,9 @@ def _pool(writer: NodeWriter, node: Node) -> None:
     ceil, is_max = bool(node.attributes["ceil_mode"]), node.attributes["kind"] == "max"
     include = bool(node.attributes["include_padding"])
     if not is_max and include and ceil and any(window["pads"]):
-        # MXNet counts the padding and not what lies beyond the padding; runtimes disagree on that.
-        # Zeros that a node of their own adds leave no doubt.
+        # With ceil_mode a window may extend beyond the padding.  MXNet's average counts the
+        # padding, but no position beyond the padding.  ONNX runtimes differ in what they count.
+        # A separate Pad node adds the zeros, so that all runtimes compute MXNet's average.
         height, width = node.attributes["padding"]
         padding = writer.integers(f"{node.name}_padding", [0, 0, height, width] * 2)
         x = writer.step(node, "pad", "Pad", [x, padding])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Translation of MXNet operators outside the vocabulary of a `Graph` into nodes of ONNX, opset 13.
 
-Such a node has the operation ``mxnet.<Name>`` and MXNet's attributes as texts; its parameters are
-constants among its inputs.
+A `Graph` contains such an operator as a node with the operation ``mxnet.<Name>`` and MXNet's
+attributes as texts.  The parameters are constants among the inputs of the node.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def _plain(op_type: str) -> Any:
 
 
 def _scalar(op_type: str, *, left: bool = False) -> Any:
-    """Return a translation for an operator with a number, which is the left operand if `left`."""
+    """Return a translation for an operator on a value and a number.
+
+    With ``left`` the number is the left operand.
+    """
 
     def translate(writer: NodeWriter, node: Node) -> None:
         number = writer.number(f"{node.name}_scalar", float(_value(node, "scalar", 0.0)))

@@ -29,7 +29,7 @@ def write_node(writer: NodeWriter, node: Node) -> None:
     translate = _TRANSLATIONS.get(node.op)
     if translate is None:
         raise InterchangeError(
-            f"node '{node.name}': ONNX files support other operators, got '{node.op}'; "
+            f"node '{node.name}': ONNX files do not support this operator, got '{node.op}'; "
             f"export the network with --format symbol"
         )
     try:

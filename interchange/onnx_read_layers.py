@@ -21,9 +21,9 @@ Reading = Callable[["GraphReader", "NodeProto"], None]
 def _window(
     reader: GraphReader, node: NodeProto, kernel: list[int], *, is_max: bool = False
 ) -> tuple[Output, dict[str, Any]]:
-    """Return the input of a convolution or pooling, with padding that is symmetric, and settings.
+    """Return the input and the settings of a convolution or pooling; the padding is symmetric.
 
-    Padding that differs between the sides becomes a node of its own.
+    If the padding differs between opposite sides, a separate node pads the input.
     """
     attributes, value = attributes_of(node), reader.value(node)
     if len(kernel) != 2:
@@ -105,7 +105,7 @@ def _batch_norm(reader: GraphReader, node: NodeProto) -> None:
 def _prelu(reader: GraphReader, node: NodeProto) -> None:
     slope = reader.constant(node, 1)
     shape = reader.shape(node)
-    # Old exporters write (C,) for feature maps, although ONNX aligns (C,) with the columns.
+    # Old exporters write slopes (C,) for feature maps, although ONNX aligns (C,) with the columns.
     if slope.size not in (1, shape[1] or slope.size) or slope.size != max(slope.shape, default=1):
         raise reader.refuse(
             node, "slopes must be one number, or one per channel", f"the shape {slope.shape}"
@@ -137,7 +137,7 @@ def _matmul(reader: GraphReader, node: NodeProto) -> None:
     if reader.rank(node) == 2:
         reader.finish(node, "dense", [reader.value(node)], {"weight": weight})
         return
-    # The layer applies to the last axis.
+    # The layer multiplies the last axis of a value with more than two axes.
     matrix = reader.add(node, "constant", (), {"value": weight})
     units = len(reader.tensors[weight])
     reader.finish(
@@ -193,7 +193,8 @@ def _upsample(reader: GraphReader, node: NodeProto) -> None:
     wanted = [1, 1, scales[-1], scales[-1]] if scales is not None and len(scales) == 4 else None
     plain = wanted is not None and [*scales] == wanted and float(wanted[-1]).is_integer()
     if attributes.get("mode", "nearest") != "nearest" or not plain:
-        raise reader.refuse(node, "the image must grow by a whole number, mode nearest", scales)
+        what = "the scale must be one whole number for rows and columns, with mode nearest"
+        raise reader.refuse(node, what, scales)
     reader.finish(
         node,
         "mxnet.UpSampling",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reader state of an ONNX graph: constants, shapes and the nodes of the `Graph` so far."""
+"""State while reading an ONNX graph: constants, shapes and the `Graph` nodes converted so far."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class GraphReader:
         return name in self.constants
 
     def constant(self, node: NodeProto, index: int, default: Any = None) -> Any:
-        """Return the constant value of an input of an ONNX node; the default if it is missing."""
+        """Return the constant value of a node's input; the default if the node lacks this input."""
         name = node.input[index] if index < len(node.input) else ""
         if not name:
             return default
@@ -102,7 +102,10 @@ class GraphReader:
         return self.store(node.input[index], array)
 
     def store(self, name: str, array: np.ndarray) -> str:
-        """Store a tensor under this name, or under this name and a number; return the name."""
+        """Store a tensor under ``name``, and return the name of the tensor.
+
+        If another tensor has this name already, a number is appended.
+        """
         array = np.ascontiguousarray(array, np.float32)
         chosen, number = name, 1
         while chosen in self.tensors and not np.array_equal(self.tensors[chosen], array):
@@ -124,7 +127,7 @@ class GraphReader:
         return self._shapes.known[name]
 
     def state_shape(self, node: NodeProto, sides: Sequence[int | None]) -> None:
-        """State the sides of the output of a node after the number of images, if it is unknown."""
+        """If the shape of a node's output is unknown, state all dimensions after the first."""
         self._shapes.state(node.output[0], sides)
 
     def add(
@@ -153,11 +156,11 @@ class GraphReader:
             self._values[name] = Output(last.node, index)
 
     def same_as(self, onnx_node: NodeProto, value: Output) -> None:
-        """Let the output of an ONNX node be a value that is there already."""
+        """Use an existing value as the output of an ONNX node."""
         self._values[onnx_node.output[0]] = value
 
     def replace_last(self, value: Output, onnx_node: NodeProto, tensors: Mapping[str, str]) -> None:
-        """Give more tensors to the node of a value, which becomes the output of an ONNX node."""
+        """Add tensors to the node of a value, and use the value as the output of an ONNX node."""
         index = next(i for i, node in enumerate(self.nodes) if node.name == value.node)
         old = self.nodes[index]
         both = {**old.tensors, **tensors}

@@ -22,7 +22,7 @@ class ShapeInference:
     Parameters
     ----------
     model
-        Model whose shapes are inferred; it stays as it is.
+        Model whose shapes are inferred; the model is not changed.
     input_name
         Name of the input of images.
     image_size
@@ -44,7 +44,7 @@ class ShapeInference:
         self._infer()
 
     def state(self, name: str, sides: Sequence[int | None]) -> None:
-        """State the sides of a value after the number of images, unless the shape is known."""
+        """If the shape of a value is unknown, state all dimensions after the first."""
         if name in self.known or self._stated == MAX_STATED_SHAPES:
             return
         self._stated += 1
@@ -66,7 +66,7 @@ class ShapeInference:
 
 
 def _without_weights(model: ModelProto) -> ModelProto:
-    """Return a copy whose large tensors have shapes and no values."""
+    """Return a copy whose large tensors have shapes but no values."""
     copy = ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]

@@ -29,7 +29,7 @@ def _reshape(reader: GraphReader, node: NodeProto) -> None:
     shape = list(attributes["shape"] if "shape" in attributes else reader.constant(node, 1))
     before = reader.shape(node)
     features = math.prod(before[1:]) if None not in before[1:] else None
-    # Files for one image state 1 as the number of images.
+    # A file that fixes the batch size at 1 states 1 as the number of images.
     sides: list[int] = [
         0 if index == 0 and side in (BATCH, 1) else -1 if side == BATCH else int(side)
         for index, side in enumerate(shape)
@@ -42,14 +42,14 @@ def _reshape(reader: GraphReader, node: NodeProto) -> None:
         reader.finish(node, "flatten", [reader.value(node)])
         return
     if sides.count(-1) > 1 or attributes.get("allowzero"):
-        raise reader.refuse(node, "the shape must have at most one unknown side", sides)
+        raise reader.refuse(node, "the shape must have at most one unknown dimension", sides)
     reader.finish(node, "reshape", [reader.value(node)], shape=tuple(sides))
 
 
 def _known_sides(
     sides: list[int], before: tuple[Any, ...], features: int | None
 ) -> list[int | None]:
-    """Return the sides of a reshaped value after the number of images; None: unknown."""
+    """Return all dimensions of a reshaped value after the first, None for unknown ones."""
     copied = [before[index] if side == 0 else side for index, side in enumerate(sides, 1)]
     if copied.count(-1) != 1 or features is None or None in copied:
         return [None if side == -1 else side for side in copied]
@@ -162,7 +162,7 @@ def _pad(reader: GraphReader, node: NodeProto) -> None:
         return
     mode = attributes.get("mode", "constant")
     if len(pads) != 8 or any(pads[axis] for axis in (0, 1, 4, 5)) or mode != "constant":
-        raise reader.refuse(node, "the padding must be constant, around feature maps", pads)
+        raise reader.refuse(node, "the padding must be constant, in rows and columns only", pads)
     widths = tuple(int(pads[axis + side]) for axis in range(4) for side in (0, 4))
     reader.finish(
         node,

@@ -49,7 +49,10 @@ class NodeWriter:
         return np.asarray(self._graph.tensors[node.tensors[role]], np.float32)
 
     def initializer(self, name: str, array: Any) -> str:
-        """Store a constant under this name, or under this name and a number; return the name."""
+        """Store a constant under ``name``, and return the name of the constant.
+
+        If ``name`` is in use already, a number is appended.
+        """
         chosen = self._unique(name)
         # np.ascontiguousarray would turn a scalar into an array with one axis.
         self.initializers[chosen] = numpy_helper.from_array(np.asarray(array, order="C"), chosen)
@@ -91,11 +94,11 @@ class NodeWriter:
         return self.emit(op_type, inputs, f"{node.name}_{suffix}", **attributes)[0]
 
     def finish(self, node: Node, op_type: str, inputs: Iterable[str], **attributes: Any) -> None:
-        """Append the ONNX node whose output is that of the graph node."""
+        """Append the ONNX node that computes the output of the graph node."""
         self.assign(node.name, self.emit(op_type, inputs, node.name, **attributes))
 
     def assign(self, name: str, values: Sequence[str]) -> None:
-        """Let ONNX values be the outputs of the node, or of the input of the graph, of a name."""
+        """Record ONNX values as the outputs of the graph node, or as the graph input, ``name``."""
         for index, value in enumerate(values):
             self._values[Output(name, index)] = value
 

@@ -44,8 +44,8 @@ def open_model(
     Parameters
     ----------
     path
-        One of the values that ACCEPTED lists.  The symbol or the params file of a symbol prefix may
-        stand for the prefix.  A run folder stands for its newest valid checkpoint.
+        One of the values that ACCEPTED lists.  Instead of a symbol prefix, one of its two files may
+        be named.  A run folder stands for its newest valid checkpoint.
     image_size
         (height, width) of the images in pixels; None for the size that the model states.
     mean, std
@@ -223,4 +223,5 @@ def _varint(file: IO[bytes]) -> int | None:
         value |= (byte[0] & 0x7F) << shift
         if byte[0] < 0x80:
             return value
-    return 0  # longer than 64 bits: no valid key, because no field has the number 0
+    # The integer has more than 64 bits.  0 is an invalid key, because no field has the number 0.
+    return 0

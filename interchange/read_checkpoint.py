@@ -14,9 +14,18 @@ from training.checkpoint import HEAD, NET, open_checkpoint, read_arrays
 
 
 def read_checkpoint(path: Path) -> StoredModel:
-    """Read a checkpoint folder, or the newest valid checkpoint of a run folder."""
+    """Read a checkpoint folder, or the newest valid checkpoint of a run folder.
+
+    The class centres of a distributed head stay on the disk: `StoredModel.head` contains them as
+    `training.stored_rows.StoredRows`, which verifies a shard before it reads the first rows of the
+    shard.
+    """
     checkpoint = open_checkpoint(path)
-    net, head = (read_arrays(checkpoint.folder / name) for name in (NET, HEAD))
+    net: dict[str, Any] = read_arrays(checkpoint.folder / NET)
+    head: dict[str, Any] = read_arrays(checkpoint.folder / HEAD)
+    shards = checkpoint.shards
+    if shards:
+        head |= {name: r.checked_by(shards.verify) for name, r in shards.parameters().items()}
     model = StoredModel(
         source=str(checkpoint.folder),
         kind="checkpoint",
@@ -34,7 +43,10 @@ def read_checkpoint(path: Path) -> StoredModel:
 
 
 def _with_own_input(model: StoredModel, mean: float, std: float) -> StoredModel:
-    """Convert a model that takes (x - mean) / std for pixels x to the input of our networks."""
+    """Convert the weights of a model to the input that our networks take.
+
+    The model takes (x - mean) / std for pixels x.
+    """
     from interchange.graph_net import stored_model
     from interchange.input_contract import adapt_input
     from interchange.net_graph import model_graph
@@ -53,7 +65,7 @@ def _with_own_input(model: StoredModel, mean: float, std: float) -> StoredModel:
 
 
 def _classes(meta: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the record of the classes; a checkpoint of an older version states only the number."""
+    """Return the record of the classes; older checkpoints state only the number of classes."""
     if "classes" in meta or "num_classes" not in meta:
         return meta.get("classes")
     return {"num_classes": meta["num_classes"], "sets": [], "runs": []}

@@ -57,7 +57,7 @@ def read_gluonfr(
 ) -> StoredModel:
     """Read one of GluonFR's networks, with or without its classification layer.
 
-    The class centres become the weight of the head.
+    The weight of the classification layer becomes the class centres of the head.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def _without_prefix(name: str) -> str:
 
 
 def _structure_name(name: str) -> str:
-    """Return the name of a parameter in files of ``save_parameters``."""
+    """Convert our name of a parameter to its name in files of ``save_parameters``."""
     module, _, role = name.rpartition(".")
     for own, index in (_LINEAR, _NORM):
         if module == own:
@@ -163,7 +163,7 @@ def _structure_name(name: str) -> str:
 
 
 def _prefix_name(name: str) -> str:
-    """Return the name of a parameter in files of ``collect_params().save``, without prefix."""
+    """Convert our name of a parameter to that of ``collect_params().save``, without prefix."""
     module, _, role = name.rpartition(".")
     order = [own for own, _ in _TRUNK]
     for own, hint in ((_LINEAR[0], "conv"), (_NORM[0], "batchnorm")):
@@ -178,10 +178,10 @@ def _prefix_name(name: str) -> str:
 
 
 def _place(stage: int, unit: int) -> tuple[int, int]:
-    """Return the number of GluonFR's sequence of bottlenecks, from 1, and the index within it.
+    """Return where GluonFR has a bottleneck: number of the sequence, from 1, and index in it.
 
-    GluonFR has the first stage in one sequence.  Each later stage has a sequence for its first
-    bottleneck, and another one for the rest.
+    In GluonFR the first stage is one sequence.  Each later stage has two: one sequence for the
+    first bottleneck, and one for the other bottlenecks.
     """
     if stage == 0:
         return 1, unit
@@ -199,7 +199,10 @@ def _adapts(layer: Layer, shape: tuple[int, ...]) -> bool:
 
 
 def _require(path: str, tensors: Mapping[str, StoredTensor], name: str) -> tuple[int, ...]:
-    """Return the shape of a convolution's weight; raise InterchangeError if it has none."""
+    """Return the shape of a convolution's weight.
+
+    Raise InterchangeError if the weight is missing or does not have 4 axes.
+    """
     shape = tensors[name].shape if name in tensors else None
     if shape is None or len(shape) != 4 or 0 in shape:
         found = f"the shape {shape}" if shape is not None else describe_names([*tensors])

@@ -44,8 +44,8 @@ def read_onnx(
     colour_order
         "rgb" or "bgr"; None for "rgb".
     calibration_images
-        Pixels (N, height, width, 3) uint8 in RGB, from which the statistics of the batch
-        normalisations are computed that the file has folded into convolutions; None for noise.
+        Pixels (N, height, width, 3) uint8 in RGB; None for noise.  The statistics of batch
+        normalisations that the file has folded into convolutions are computed from these images.
 
     Raises
     ------

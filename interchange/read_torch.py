@@ -41,7 +41,7 @@ def read_torch(
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
     image_size
         (height, width) of the images in pixels; None for the size that the tensors state.
     mean, std

@@ -41,7 +41,7 @@ class Recognised:
 
 
 def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = None) -> Recognised:
-    """Find the network and the arguments with which our network computes the same as a graph.
+    """Find which of our networks, with which arguments, computes the same function as a graph.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = Non
     where
         Path of the file of the graph, for error messages.
     image_size
-        (height, width) of the images in pixels; None for the size that the graph states or, if the
-        graph states none, the multiple of 16 pixels that belongs to its last feature map.
+        (height, width) of the images in pixels; None for the size that the graph states.  If the
+        graph states none, the size is 16 times that of the last feature map.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = Non
     if ending is None:
         raise InterchangeError(
             f"{where}: is none of our networks, got a graph without an embedding output; use the "
-            "weights of the same network"
+            "weights of one of our networks"
         )
     stated = image_size or graph.image_size
     output = structures(graph)[_output(graph)]
@@ -116,7 +116,7 @@ def _with_embedding_size(
 def _unrecognised(
     graph: Graph, where: str, ending: Ending, stated: tuple[int, int] | None
 ) -> InterchangeError:
-    """Return an error that names the first difference from the network with as many layers."""
+    """Return an error with the first difference from our network of the same layer count."""
     clues, errors = find_clues(graph, ending), []
     for net in _candidates(graph, ending):
         size = stated or _image_size(graph, ending, net)

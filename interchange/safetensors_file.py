@@ -68,7 +68,8 @@ def _read_values(path: str, name: str, kind: str) -> np.ndarray:
     if kind != "BF16":
         with safetensors.safe_open(path, framework="np") as file:
             return file.get_tensor(name)
-    # NumPy has no bfloat16, so the package cannot return the values.  It has checked the header.
+    # NumPy has no bfloat16, so the safetensors package cannot return the values.  The package has
+    # already checked the header.
     with open(path, "rb") as raw:
         length = int.from_bytes(raw.read(8), "little")
         entry = json.loads(raw.read(length))[name]

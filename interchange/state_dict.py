@@ -82,7 +82,7 @@ def find_state_dict(
 
 
 def _innermost(path: str, content: object, notices: list[str]) -> object:
-    """Return the content of the nested keys of a file; add a notice for each key beside them."""
+    """Return the content under nested keys such as "state_dict"; report other keys in notices."""
     while isinstance(content, dict) and not _has_tensors(content):
         key = next((k for k in NESTED_KEYS if _has_tensors(_get(content, k), levels=2)), None)
         if key is None:
@@ -99,7 +99,7 @@ def _get(content: dict, key: str) -> object:
 
 
 def _has_tensors(content: object, levels: int = 1) -> bool:
-    """Return whether a dict has tensors, in itself or in a dict up to ``levels`` - 1 below it."""
+    """Return whether a dict has tensors, directly or under up to ``levels`` - 1 nested keys."""
     if not isinstance(content, dict):
         return False
     if any(isinstance(value, TensorView) for value in content.values()):
@@ -114,7 +114,8 @@ def strip_prefixes(
 
     Outputs
     -------
-    The tensors of the network, and the names of tensors outside "backbone." if some are inside.
+    The tensors of the network, and the names of the dropped tensors.  If some names begin with
+    "backbone.", all other tensors are dropped.
     """
     others: list[str] = []
     for _ in PREFIXES:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors of a model file, of which the shape is known before the values are read."""
+"""Tensors of a model file; the shape of each is known before its values are read."""
 
 from __future__ import annotations
 

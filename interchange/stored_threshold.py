@@ -9,14 +9,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_UNUSABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ZeroDivisionError,
+    RecursionError,
+)
+"""Exceptions for a summary that is missing, damaged or without a verification."""
+
 
 def find_threshold(folder: Path, state: Mapping[str, Any]) -> float | None:
     """Return the cosine from which two images count as one person, or None if none is stored.
 
-    An imported model states the threshold in the state of its checkpoint.  For a trained model the
-    file summary.json of the run has the verification of the final weights: the result is the mean
-    over the sets, weighted with the numbers of pairs, of each set's mean threshold over the folds.
-    The summary applies only to the checkpoint of the last step of a finished run.
+    An imported model states the threshold in the state of its checkpoint.  For a trained model,
+    summary.json of the run states a threshold for each verification set: the mean over the folds.
+    The result is the mean over the sets, weighted by the number of pairs in a set.  The summary
+    applies only to the checkpoint of the last step of a finished run.
 
     Parameters
     ----------
@@ -45,5 +56,5 @@ def find_threshold(folder: Path, state: Mapping[str, Any]) -> float | None:
         pairs = sum(result["pairs"] for result in results)
         distance = sum(result["pairs"] * result["best_threshold"] for result in results) / pairs
         return 1 - distance / 2 if math.isfinite(distance) else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError):
-        return None  # no summary, or the run has not verified: both are usual
+    except _UNUSABLE:
+        return None  # usual: there is no summary, or the run had no verification

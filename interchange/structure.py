@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Structure of a graph: which nodes change no function, and digests that compare two graphs."""
+"""Structure of a graph: nodes that do not change the function, and digests to compare graphs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ IGNORED = ("momentum", "epsilon", "fixed_scale", "broadcast", "rate")
 
 
 class Structure(NamedTuple):
-    """Number of operations up to a value, and a digest of the operations."""
+    """Depth of a value in a graph, and a digest of the operations that compute the value."""
 
     depth: int
     digest: str
 
 
 def is_transparent(node: Node) -> bool:
-    """Return whether a comparison of structures passes over a node."""
-    # The reshapes from (B, C) to (B, C, 1, 1) and from (B, C, H, W) to (B, C * H * W).
+    """Return whether comparisons of structures ignore a node."""
+    # These are the reshapes from (B, C) to (B, C, 1, 1) and from (B, C, H, W) to (B, C * H * W).
     shapes = ((0, -1, 1, 1), (0, -1))
     return node.op in TRANSPARENT or (
         node.op == "reshape" and tuple(node.attributes["shape"]) in shapes
@@ -34,14 +34,14 @@ def is_transparent(node: Node) -> bool:
 
 
 def see_through(nodes: Mapping[str, Node], value: Output) -> Output:
-    """Return the value that transparent nodes before ``value`` pass on."""
+    """Skip the transparent nodes that produce ``value``; return the input of the first of them."""
     while value.node in nodes and is_transparent(nodes[value.node]):
         value = nodes[value.node].inputs[0]
     return value
 
 
 def compared_attributes(node: Node) -> dict[str, Any]:
-    """Return the attributes in which two equal operations must agree."""
+    """Return the attributes that must agree for two operations to count as equal."""
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in sorted(node.attributes.items())

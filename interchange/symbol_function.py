@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compute an MXNet symbol of another project as the project defines it."""
+"""Compute an MXNet symbol of another project directly, without conversion to our networks."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ def symbol_function(
 def reshape_vectors(symbol: mx.sym.Symbol, shapes: Mapping[str, tuple[int, ...]]) -> mx.sym.Symbol:
     """Return a symbol in which batch normalisations of (B, C) have the shape (B, C, 1, 1).
 
-    The result computes the same function.  MXNet caches the batch normalisations of oneDNN by
-    shape, and would reuse one that it created for (B, C, 1, 1): a segmentation fault.
+    The result computes the same function, and avoids a fault of MXNet.  MXNet caches oneDNN's batch
+    normalisations by shape.  For (B, C) MXNet would reuse a batch normalisation that was created
+    for (B, C, 1, 1), and the process would end with a segmentation fault.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def reshape_vectors(symbol: mx.sym.Symbol, shapes: Mapping[str, tuple[int, ...]]
     }
     content = json.loads(symbol.tojson())
     nodes: list[dict[str, Any]] = []
-    numbers: list[int] = []  # number of a node in `content` -> its number in `nodes`
+    numbers: list[int] = []  # index of a node in `content` -> its index in `nodes`
     for node in content["nodes"]:
         inputs = [[numbers[entry[0]], *entry[1:]] for entry in node["inputs"]]
         vector = node["op"] == "BatchNorm" and ranks.get(f"{node['name']}_output") == 2

@@ -27,7 +27,7 @@ from plain_pickle import PlainPickleError, describe, load_with
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")
 LEGACY_VERSION = 1001
-# Errors that zipfile raises for damaged archives, besides its own.
+# Errors that zipfile raises for damaged archives, not only BadZipFile.
 _ZIP_FAULTS = (
     zipfile.BadZipFile,
     struct.error,
@@ -43,7 +43,7 @@ _ZIP_FAULTS = (
 def read_torch_file(path: str | os.PathLike[str]) -> StateDict:
     """Read the state dict of a ``.pth`` or ``.pt`` file.
 
-    The function reads the shapes at once, and the values of a tensor when its ``read`` is called.
+    The function reads the shapes only.  Calling ``read`` of a tensor reads the values.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class _Archive:
     def __init__(self, path: str) -> None:
         self.path = path
         with self.faults():
-            self.file = zipfile.ZipFile(path)  # closes when the object is released
+            self.file = zipfile.ZipFile(path)  # closed when this object is released
             members = self.file.infolist()
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
@@ -208,7 +208,10 @@ def _open_legacy(path: str) -> tuple[object, Callable[[Storage], np.ndarray]]:
 def _find_storages(
     path: str, data: mmap.mmap, keys: list, *, position: int, storages: dict[str, Storage]
 ) -> dict[str, int]:
-    """Return the position of the first element of each storage behind ``position``, by key."""
+    """Return the position of the first element of each storage, by key of the storage.
+
+    The first storage starts at ``position``.
+    """
     offsets = {}
     for key in map(text, keys):
         if key is None or key not in storages or key in offsets:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pickles that ``torch.save`` writes: nested dicts and lists of tensors and numbers.
 
-A tensor in such a pickle is a call of a function of PyTorch, and its values lie outside the pickle
-in a storage.  The source of the arguments is torch/_utils.py and torch/serialization.py of
+In such a pickle a tensor is a call of a PyTorch function.  The values of the tensor lie outside the
+pickle, in a storage.  The source of the arguments is torch/_utils.py and torch/serialization.py of
 PyTorch 2.13.
 """
 
@@ -56,7 +56,7 @@ class StorageType(KnownGlobal):
 
 @dataclass(frozen=True)
 class Storage:
-    """Row of elements outside the pickle."""
+    """Sequence of tensor elements that lies outside the pickle."""
 
     key: str
     dtype: str
@@ -89,11 +89,11 @@ class TorchObjects(Arrays):
     Parameters
     ----------
     encodable_characters
-        Largest number of characters of text that the pickle may convert to bytes.
+        Upper limit on the text that the pickle may convert to bytes, in characters.
     """
 
     content = "tensors, numbers and text"
-    max_opcodes = 3_000_000  # a state dict of a thousand tensors has about 40,000
+    max_opcodes = 3_000_000  # a state dict of a thousand tensors has about 40,000 opcodes
     opcodes = BASIC_OPCODES | set(
         "EMPTY_DICT DICT SETITEM SETITEMS FLOAT BINFLOAT BINPERSID".split()
     )
@@ -117,13 +117,17 @@ class TorchObjects(Arrays):
         return function(*arguments) if len(arguments) in counts else None
 
     def set_state(self, target: object, state: object) -> object:
-        # The state of a state dict is its attribute _metadata, the versions of the modules.
+        # The pickled state of a state dict is its attribute _metadata: versions of the modules.
         if type(target) is dict and type(state) is dict:
             return target
         return super().set_state(target, state)
 
     def load_persistent(self, identifier: object) -> object:
-        """Return the storage ("storage", type, key, device, number of elements, view or None)."""
+        """Return the storage that a persistent identifier describes.
+
+        The identifier is a tuple ("storage", type, key, device, number of elements), in old files
+        with None as a sixth entry.
+        """
         parts = identifier if isinstance(identifier, tuple) else ()
         if (
             len(parts) not in (5, 6)
@@ -147,7 +151,7 @@ class TorchObjects(Arrays):
 
 
 def text(value: object) -> str | None:
-    """Return text as str, also that of Python 2, which is bytes here; None for other values."""
+    """Return text as str, or None for other values; text of Python 2 arrives as bytes."""
     if isinstance(value, bytes):
         return value.decode("latin1")
     return value if isinstance(value, str) else None
@@ -158,7 +162,7 @@ def _is_count(value: object) -> bool:
 
 
 def _make_dict(pairs: object = ()) -> object:
-    """Return a dict of (key, value) pairs, which Python 2 passes as lists."""
+    """Return a dict of (key, value) pairs; Python 2 stores each pair as a list."""
     if not isinstance(pairs, list | tuple):
         return None
     made = {}
@@ -176,7 +180,7 @@ def _make_size(sizes: object) -> object:
 def _make_tensor(
     storage: object, offset: object, shape: object, strides: object, *_unused: object
 ) -> TensorView | None:
-    """Return the view that a tensor is; the other arguments concern gradients."""
+    """Return a tensor as a view of its storage; the unused arguments concern gradients."""
     if not isinstance(storage, Storage) or not isinstance(shape, tuple):
         return None
     if not isinstance(strides, tuple) or len(strides) != len(shape) or len(shape) > MAX_AXES:

@@ -68,7 +68,7 @@ def write_safetensors(
         return ()
     return (
         "the network takes images of {}x{} pixels, but arcface_torch builds its networks for "
-        "112x112 pixels; change the size of its last layer before loading".format(
+        "112x112 pixels; change the size of arcface_torch's last layer before loading".format(
             *model.image_size
         ),
     )
@@ -115,7 +115,7 @@ def _torch_tensors(model: StoredModel, path: str) -> dict[str, np.ndarray]:
         if layer.name.endswith("running_var"):
             counter = theirs.removesuffix(".running_var") + IGNORED
             tensors[counter] = np.zeros((), np.int64)
-    if name.startswith("iresnet"):  # the linear layer of arcface_torch's iresnet has a bias
+    if name.startswith("iresnet"):  # arcface_torch's linear layer has a bias, ours none
         linear = torch_name(name, "embedding.linear.weight")
         size = tensors[linear].shape[0]
         tensors[torch_name(name, BIAS)] = np.zeros(size, np.float32)
@@ -136,7 +136,7 @@ def torch_contract(model: StoredModel) -> dict[str, str]:
 
 
 def _compare(model: StoredModel, path: str, back: StoredModel) -> None:
-    """Raise InterchangeError if a parameter has changed on the way through the file."""
+    """Raise InterchangeError if a parameter read back from the file differs from the model's."""
     for name, values in model.parameters.items():
         if not np.allclose(back.parameters[name], values, rtol=RELATIVE_TOLERANCE, atol=1e-30):
             raise InterchangeError(

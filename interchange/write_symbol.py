@@ -32,11 +32,11 @@ def write_symbol(
     """Write ``PREFIX-symbol.json`` and ``PREFIX-<epoch>.params``.
 
     The input ``data`` is RGB pixels (B, 3, H, W) from 0 to 255; the scaling is part of the symbol.
-    The output ``fc1_output`` is the embedding (B, E), which is not normalised.  The files appear
-    after they have been loaded and compared with the network on 64 random images.
+    The output ``fc1_output`` is the embedding (B, E), which is not normalised.  The files have
+    temporary names until their embeddings agree with those of the network on 64 random images.
 
     The symbol differs from InsightFace's in one point: the last batch normalisation has the shape
-    (B, E, 1, 1), and ``fc1`` flattens its output, see `interchange.symbol_function`.
+    (B, E, 1, 1), and ``fc1`` flattens the result, see `interchange.symbol_function`.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def write_symbol(
 
     Returns
     -------
-    The largest absolute difference of normalised embeddings in the comparison.
+    The largest absolute difference between the normalised embeddings of the files and the network.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fused operators for MXNet, compiled functions for data loaders, and the choice to use them.
+"""Fused operators for MXNet, compiled functions for data loaders, and the choice of operators.
 
 Every fused operator has a plain Gluon equivalent with the same parameters and, up to rounding, the
 same results.  ops/choice.py chooses fused or plain operators for the process.  ops/layers.py

@@ -143,7 +143,7 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
             first = next((line for line in lines if "error" in line), "no message")
             raise BuildError(
                 f"ops: the operators do not compile, got: {first}; check that {compiler} supports "
-                f"C++17 (it failed at {arguments[-1]})"
+                f"C++17 (the compilation of {arguments[-1]} failed)"
             )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

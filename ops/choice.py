@@ -44,7 +44,7 @@ class OperatorError(ValueError):
 
 
 def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
-    """Choose the operators of this process; return a sentence for the log, which may be empty.
+    """Choose the operators of this process; return a sentence for the log, or an empty string.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ def _require_gpu(compiled: ctypes.CDLL, device_id: int) -> None:
     """Raise OperatorError if the library ``compiled`` cannot run the operators on the GPU."""
     if not hasattr(compiled, "face_ops_gpu_fault"):
         raise OperatorError(
-            "run.operators: the library must contain GPU operators, got one compiled with an MXNet "
-            "without CUDA or without nvcc; use run.operators=plain"
+            "run.operators: the library must contain GPU operators, got one compiled without nvcc, "
+            "or for an MXNet without CUDA; use run.operators=plain"
         )
     compiled.face_ops_gpu_fault.argtypes = [ctypes.c_int]
     compiled.face_ops_gpu_fault.restype = ctypes.c_char_p
@@ -154,7 +154,7 @@ def for_gpu() -> bool:
 def fused_scores() -> bool:
     """Return whether training uses the fused operators that exist only for a CPU.
 
-    These operators are the convolutions, and the margin softmax of scores other than scaled
+    These operators are the convolutions, and the margin softmax of scores that are not scaled
     cosines.
     """
     return state.fused_device == "cpu"

@@ -98,7 +98,9 @@ class LoaderKernels:
     def find_other_sizes(
         self, addresses: np.ndarray, sizes: np.ndarray, image_size: tuple[int, int]
     ) -> np.ndarray:
-        """Return which of B images are not JPEGs whose header states a size, as bool (B,).
+        """Return which of B images are not JPEGs of the size ``image_size``, as bool (B,).
+
+        The size of a JPEG is the size that its header states.
 
         Parameters
         ----------
@@ -132,7 +134,7 @@ class LoaderKernels:
     def gather(self, addresses: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> int:
         """Copy B encoded images to the rows of an array, and append an end-of-image marker to each.
 
-        Returns the number of JPEGs that lacked the marker.  A JPEG may have zeros after its marker.
+        Returns the number of JPEGs that lacked the marker.  Zeros may follow the marker of a JPEG.
 
         Parameters
         ----------
@@ -170,8 +172,8 @@ class LoaderKernels:
         """
         if not 0 <= length <= count < 1 << 31 or window < 1:
             raise ValueError(
-                f"feed.window_order: cannot order a shard, got {length} of {count} records and a "
-                f"window of {window}; give 0 <= length <= count < 2**31 and window >= 1"
+                f"feed.window_order: cannot order a shard, got length={length}, count={count} and "
+                f"window={window}; give 0 <= length <= count < 2**31 and window >= 1"
             )
         order = np.empty(count, dtype=np.int32)
         self._library.face_window_order(count, length, window, seed, order.ctypes.data)

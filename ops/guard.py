@@ -18,7 +18,7 @@ _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 class Guard:
     """SIGBUS handler for all threads of the process and for processes forked later.
 
-    Faults outside the watched files go to the SIGBUS handler that was installed before.
+    Faults outside the watched files go to the SIGBUS handler that this guard replaced.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Guard:
 
     def __init__(self, library: ctypes.CDLL):
         # PyDLL keeps the GIL during a call.  face_bus_faults is called for every batch and only
-        # reads a counter, which takes much less time than releasing and taking the GIL.
+        # reads a counter.  To release and take the GIL would need much more time than this read.
         with_gil = ctypes.PyDLL(library._name)
         self._watch, self._faults = library.face_bus_watch, with_gil.face_bus_faults
         self._watch.restype, self._watch.argtypes = _INT, [_POINTER]

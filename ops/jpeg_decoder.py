@@ -68,8 +68,8 @@ class JpegDecoder:
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
         self._start, self._wait = library.face_decoder_start, library.face_decoder_wait
-        # Keeps the buffers of running jobs alive, even if the caller has already been
-        # garbage-collected.
+        # Keeps the buffers of running jobs alive, even if the object that started the jobs has
+        # already been garbage-collected.
         self._jobs: dict[int, list[Any]] = {}
         self._numbers = count()
         self._decoder = library.face_decoder(threads)
@@ -209,7 +209,7 @@ class JpegDecoder:
         Raises
         ------
         KeyError
-            If ``wait`` was called for this job before, or the decoder is closed.
+            If ``wait`` was already called for this job, or if the decoder is closed.
         RuntimeError
             If another thread closes the decoder during the wait.
         """

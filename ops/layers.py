@@ -31,15 +31,16 @@ def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool
     - GPU: MXNet's ``LeakyReLU(act_type="prelu")``, one kernel forward and one backward.  Its
       backward pass is slow only for a slope shared by all channels, as in Gluon's ``PReLU``
       (apache/mxnet, issue 10972).
-    - CPU: ``alpha * x + (1 - alpha) * relu(x)``, with depthwise 1x1 convolutions as products.
-      oneDNN vectorises the convolutions, their weight gradients, the ReLU and the sum, and keeps
-      its blocked layout from the convolution before PReLU to the convolution after.  ``LeakyReLU``
-      on a CPU is not vectorised and needs the plain layout (B, C, H, W).
+    - CPU: ``alpha * x + (1 - alpha) * relu(x)``, where depthwise 1x1 convolutions compute the two
+      products.  oneDNN vectorises the convolutions, their weight gradients, the ReLU and the sum,
+      and keeps its blocked layout from the convolution before PReLU to the convolution after PReLU.
+      ``LeakyReLU`` on a CPU is not vectorised and needs the plain layout (B, C, H, W).
 
     The CPU implementation is unsuitable for a GPU.  MXNet 1.9.1 passes every convolution to cuDNN
-    (src/operator/nn/convolution.cu), which means six calls with one group per channel and four
-    times the memory traffic.  On Ampere and later GPUs, cuDNN also rounds the products to TF32,
-    which adds a relative error of up to 4.9e-4 to a function that is otherwise exact.
+    (src/operator/nn/convolution.cu).  The six cuDNN calls have one group per channel, and cause
+    four times the memory traffic of ``LeakyReLU``.  On Ampere and later GPUs, cuDNN also rounds the
+    products to TF32, which adds a relative error of up to 4.9e-4 to a function that is otherwise
+    exact.
 
     Parameters
     ----------
@@ -56,7 +57,8 @@ def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool
     if choice.for_gpu():
         return F.LeakyReLU(x, gamma=alpha, act_type="prelu")
     linear = _scale_channels(F, x, alpha, parameter.shape[0])
-    # Not ``1 - alpha``: MXNet's ONNX exporter folds the operator _rminus_scalar as ``alpha - 1``.
+    # Do not write ``1 - alpha``: MXNet's ONNX exporter folds that operator, _rminus_scalar, as
+    # ``alpha - 1``.
     rest = alpha * -1.0 + 1.0
     rectified = _scale_channels(F, F.Activation(x, act_type="relu"), rest, parameter.shape[0])
     return F.elemwise_add(linear, rectified)
@@ -124,7 +126,7 @@ def _training() -> bool:
 
 
 def _is_frozen(norm: nn.BatchNorm) -> bool:
-    """Return whether training uses the running statistics, which the fused operators cannot."""
+    """Return whether training uses the running statistics, which the fused operators cannot use."""
     return bool(norm._kwargs["use_global_stats"])
 
 

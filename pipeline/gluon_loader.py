@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class FaceDataset(gluon.data.Dataset):
     """Dataset of a record set, indexed by pairs (row of the image, augmentation parameters).
 
-    With ``marks_bad_images`` an item is a pair (image, flag): the flag is 1 and the image is zero
-    if the image is bad, that is, cannot be read or decoded.
+    With ``marks_bad_images`` an item is a pair (image, flag).  If the image is bad, that is, cannot
+    be read or decoded, the flag is 1 and all values of the image are 0.
     """
 
     def __init__(self, records: RecordSet, marks_bad_images: bool = False):
@@ -124,7 +124,7 @@ class GluonDecoder:
         batch_size: int,
         bad_images: BadImages | None = None,
     ):
-        self.files: list[np.ndarray] = []  # no files to check: each worker checks its own
+        self.files: list[np.ndarray] = []  # no files to check: each worker checks its own files
         self._records, self._workers, self._ctx = records, workers, ctx
         height, width = records.image_size
         self._batch_bytes = batch_size * 3 * height * width * 4
@@ -162,7 +162,7 @@ class GluonDecoder:
         params = list(plan.params.each())
         places = np.flatnonzero(flags.asnumpy())
         for place in places:
-            try:  # read the image again in this process for its error
+            try:  # read the image again to get the error in this process
                 dataset.image(int(plan.rows[place]), params[place])
             except ImageError as error:
                 self._bad.add(error)

@@ -58,9 +58,9 @@ def check_shared_memory(workers: int, batch_bytes: int) -> None:
 def watch_workers(loader: gluon.data.DataLoader, batch_bytes: int) -> Watch:
     """Make a Gluon DataLoader raise WorkerError if a worker process ends or delivers no batch.
 
-    The DataLoader then also waits at its end for workers that are sending a batch.  MXNet kills
-    them instead; a worker that is killed while it sends a batch never releases the lock of the
-    queue, and the pool waits for that lock forever.
+    A watched DataLoader waits at its end for workers that are sending a batch.  MXNet would kill
+    these workers.  But a worker that is killed while it sends a batch never releases the lock of
+    the queue, and the pool waits for that lock forever.
 
     Parameters
     ----------
@@ -118,9 +118,11 @@ class Watch:
 
     def check(self) -> None:
         """Raise WorkerError if a worker process has ended."""
-        for worker in self._workers:
-            if worker.exitcode is not None:
-                raise WorkerError(self._describe(worker.exitcode))
+        codes = [worker.exitcode for worker in self._workers if worker.exitcode is not None]
+        if codes:
+            # SIGKILL may follow the death of another worker, whose signal says more.
+            codes.sort(key=lambda code: code == -signal.SIGKILL)
+            raise WorkerError(self._describe(codes[0]))
 
     def terminate(self) -> None:
         """End the worker processes; wait for those that are sending a batch."""

@@ -279,7 +279,8 @@ def _add_labels(
         check_files()
         raise
     finally:
-        images.close()  # must be first: the generator waits for threads that decoder.close() ends
+        # Close the generator first: it waits for threads that decoder.close() ends.
+        images.close()
         decoder.close()
 
 

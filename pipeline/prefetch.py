@@ -10,14 +10,14 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-# A producer with a full queue polls for free space: about this often in the time that the consumer
-# takes to empty the queue.
+# Approximate number of times that a producer with a full queue polls for free space while the
+# consumer empties the queue.
 POLLS_PER_DRAIN = 8
 MIN_POLL_S, MAX_POLL_S = 0.001, 0.01  # bounds of the time between two polls by the producer
 
 
 class PrefetchQueue(Generic[Item]):
-    """Bounded queue whose producer, once the queue is full, sleeps until a quarter of it remains.
+    """Bounded queue; when it is full, the producer sleeps until a quarter of the items remain.
 
     If the consumer woke the producer after every item, the producer would take Python's global
     interpreter lock and the processor just when the consumer wants to continue.  Therefore a

@@ -2,7 +2,8 @@
 """Read pickles of plain data without executing anything in them.
 
 `pickle` imports and calls the objects that a file names.  This package has its own stack machine
-instead.  A dialect lists the globals that a kind of file may name, and replaces the calls of them.
+instead.  A dialect lists the globals that a kind of file may name, and computes the results of
+their calls.
 """
 
 from plain_pickle.arrays import Arrays

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Replace the functions and classes that a pickle of bytes and NumPy arrays may call.
 
-Pickle calls such a function or class a global.  A stand-in computes the result that a call of the
-global would return.  The global never runs.
+In the terms of pickle, such a function or class is a global.  A stand-in computes the result that a
+call of the global would return.  The global never runs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ALWAYS_COPIED_BYTES = 1 << 20
 
 
 def _check_array(data: object, dtype: object, shape: object) -> tuple[bytes, np.dtype, tuple]:
-    """Check that the parts of an array fit each other, and return them."""
+    """Check that the parts of an array fit together, and return them."""
     if not isinstance(dtype, np.dtype):
         raise PlainPickleError(f"holds an array without a dtype, got {describe(dtype)}")
     if not isinstance(data, bytes):
@@ -77,9 +77,9 @@ class Arrays(Dialect):
     Parameters
     ----------
     encodable_characters
-        Largest number of characters that all calls of ``_codecs.encode`` together may encode.
-        All arrays whose data must be converted may have about this number of bytes.  Without these
-        limits a small pickle could convert one text or one array thousands of times, and the
+        Largest number of characters that all calls of ``_codecs.encode`` together may encode.  The
+        arrays whose data must be converted may have about this number of bytes in total.  Without
+        these limits, a small pickle could convert one text or one array thousands of times, and the
         results would fill the memory.
     """
 
@@ -135,7 +135,7 @@ class Arrays(Dialect):
         return b""
 
     def _reconstruct(self, kind: object, shape: object, code: object) -> Unbuilt | None:
-        """Return an array for BUILD to fill; BUILD also sets shape and dtype, so ignore both."""
+        """Return an array that the opcode BUILD fills; ignore shape and dtype, which BUILD sets."""
         return Unbuilt(None) if kind is Global.NDARRAY else None
 
     def _make_dtype(self, code: object, align: object = 0, copy: object = 1) -> Unbuilt:
@@ -153,12 +153,12 @@ class Arrays(Dialect):
         content, kind, sides = _check_array(data, dtype, shape)
         array = np.frombuffer(content, kind).reshape(sides, order="F" if order == "F" else "C")
         if kind != np.bool_ and kind.isnative:
-            return array  # shares the memory of the pickle's bytes
+            return array  # the array shares the memory of the pickle's bytes
         self._copied_bytes += len(content)
         if self._copied_bytes > self._max_copied_bytes:
             raise PlainPickleError(
                 "uses the data of its arrays repeatedly, got arrays of more than "
-                f"{self._max_copied_bytes} bytes, the size of the pickle"
+                f"{self._max_copied_bytes} bytes in total, which is about the size of the pickle"
             )
         if kind == np.bool_:
             # NumPy does not check that each byte of a boolean array is 0 or 1.

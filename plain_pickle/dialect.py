@@ -99,7 +99,7 @@ class Dialect:
         Raises
         ------
         PlainPickleError
-            If the target is not a known function, or such arguments do not occur in such files.
+            If the target is not a known function, or if no valid file passes these arguments.
         """
         raise PlainPickleError(f"calls an object that is no function, got {describe(target)}")
 
@@ -109,7 +109,7 @@ class Dialect:
         Raises
         ------
         PlainPickleError
-            If such a state does not occur in such files.
+            If no valid file contains this state.
         """
         raise PlainPickleError(f"sets the state of an object that has none, got {describe(target)}")
 
@@ -119,10 +119,10 @@ class Dialect:
         Raises
         ------
         PlainPickleError
-            If such an identifier does not occur in such files.
+            If no valid file contains this identifier.
         """
         self.refuse(f"the persistent identifier {describe(identifier)}")
 
     def refuse(self, found: str) -> NoReturn:
-        """Raise PlainPickleError for something that such files do not contain."""
+        """Raise PlainPickleError for something that no valid file contains."""
         raise PlainPickleError(f"holds more than {self.content}, got {found}")

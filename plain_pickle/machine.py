@@ -26,7 +26,7 @@ _MAX_PROTOCOL = 5
 # Limit of the number of opcodes.  An opcode of one byte can create an object of 100 bytes, so this
 # limit bounds the memory.  A verification set has about 10 opcodes for each image.
 _ALWAYS_READ_OPCODES = 1 << 20
-_MIN_OPCODE_BYTES = 16  # mean number of bytes for each further opcode
+_MIN_OPCODE_BYTES = 16  # number of bytes of the pickle that permit one more opcode
 _MAX_INTEGER_KEY = 2**60  # of a dict
 # Prefixes of pickletools' names for arguments that are text or bytes; other arguments are numbers.
 _TEXT_ARGUMENTS = ("string", "unicodestring", "bytes", "bytearray")
@@ -258,7 +258,7 @@ class _Machine:
             if self.memo[key] is target:
                 self.memo[key] = built
         if type(target) is Unbuilt:
-            # A pickle may build one object many times; replace its keys only the first time.
+            # A pickle may build one object many times; update the memo only the first time.
             target.keys.clear()
         self.stack.append(built)
 
@@ -291,7 +291,7 @@ class _Machine:
             target[key] = value
 
     def refuse_instance(self, module_and_name: tuple[str, str]) -> None:
-        """Refuse INST, which names a global and calls it at once, by the name of the global."""
+        """Refuse the opcode INST, which names and calls a global; the error names the global."""
         self.dialect.refuse(f"a call of {self.dialect.find_global(*module_and_name)} by INST")
 
     def load_persistent(self, _: None) -> None:

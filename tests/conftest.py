@@ -10,7 +10,7 @@ import tempfile
 # Every run removes the decoded caches of killed runs from the cache folder. Each test process needs
 # its own folder, because another test process may still check its caches.
 os.environ["FACE_CACHE_FOLDER"] = tempfile.mkdtemp(prefix="face-tests-", dir="/dev/shm")
-# Two processes run the tests. OpenMP threads that spin would slow the other process down.
+# Several processes run the tests. OpenMP threads that spin would slow the others down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import colorsys
@@ -32,7 +32,7 @@ TINY_PEOPLE, TINY_IMAGES, TINY_PAIRS = 12, 10, 40
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests that start ranks first; the short tests then keep both processes busy."""
+    """Run the tests that start ranks first; the short tests then keep all processes busy."""
     items.sort(key=lambda item: "tests/parallel/" not in item.nodeid)
 
 

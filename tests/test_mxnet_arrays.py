@@ -77,7 +77,7 @@ def test_every_truncation_is_refused(saved, tmp_path):
 def test_hostile_sizes_are_refused_before_memory_is_used(saved, tmp_path):
     content, path = saved.read_bytes(), tmp_path / "bad.params"
     for at, kind, number, problem in [
-        (0, "Q", 7, "is not a file of MXNet arrays, which begins with 0x112, got 0x7"),
+        (0, "Q", 7, "does not begin with 0x112 like a file of MXNet arrays, got 0x7"),
         (16, "Q", 2**60, "is too short for its number of arrays"),
         (28, "i", 1, "array 0 must be dense .storage type 0., got storage type 1"),
         (32, "i", 2**30, "array 0 must have at most 32 dimensions, got 1073741824"),

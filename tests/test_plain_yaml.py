@@ -31,7 +31,7 @@ def test_plain_values_are_parsed_and_dates_stay_text():
         ("[" * 20_000, f"must have at most {MAX_DEPTH} brackets"),
         ("{" * 20_000, f"must have at most {MAX_DEPTH} brackets"),
         ("- " * 20_000, f"must have at most {MAX_DEPTH} brackets"),
-        ("9" * 5000, "line 1 has too long a number, which may have 40 digits, got 999"),
+        ("9" * 5000, "line 1 has too long a number, got 999"),
         ("a:\n- 0x" + "f" * 5000, "line 2 has too long a number"),
         ("1:" * 5000 + "1", "has too long a number"),
         ("1." + "1" * 5000, "has too long a number"),

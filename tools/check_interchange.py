@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check imports and exports against the code of other projects.
 
-Every check builds networks with the published code, gives them random weights, saves them as that
-project does, and compares embeddings.  Clone the projects outside this folder first:
+Every check builds networks with the published code of one project, gives them random weights, saves
+them in the format of that project, and compares their embeddings with ours.  Clone the projects
+outside this folder first:
 
 python tools/check_interchange.py insightface-symbols ~/insightface
 python tools/check_interchange.py arcface-torch ~/insightface --python ~/torch/bin/python
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{result.name:28} {result.net:16} {result.difference:10.1e}  {mark}{result.note}",
                 flush=True,
             )
-    print(f"{failed} failed; differences are of normalised embeddings, bound {MAX_DIFFERENCE:g}")
+    print(f"{failed} failed; embeddings are normalised, and may differ by {MAX_DIFFERENCE:g}")
     return int(failed > 0)
 
 

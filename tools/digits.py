@@ -145,7 +145,7 @@ def _draw(text: str, random: np.random.Generator) -> np.ndarray:
         (CANVAS_SIDE / 2, CANVAS_SIDE / 2), random.uniform(-20, 20), random.uniform(0.75, 1.1)
     )
     slant = random.uniform(-0.25, 0.25)
-    # The shift is at most 2.5 pixels of the final image, which is smaller than the canvas.
+    # The shift is at most 2.5 pixels in the final image; the canvas has more pixels per side.
     shift = random.uniform(-2.5, 2.5, 2) * CANVAS_SIDE / SIDE
     matrix = matrix + np.array([[0, slant, shift[0]], [0, 0, shift[1]]])
     warped = cv2.warpAffine(canvas, matrix, (CANVAS_SIDE, CANVAS_SIDE))

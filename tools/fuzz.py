@@ -4,8 +4,9 @@
 python tools/fuzz.py --minutes N [--seed S] [--target NAME ...]
 python tools/fuzz.py --target NAME --seed S --case N      (run one case again)
 
-Targets: record sets, the cached index, verification sets, configurations, checkpoints, model files,
-and the compiled JPEG decoder under sanitizers.  A reader may refuse a file with one sentence.
+Targets: record sets, their check and their remote copies, the cached index, verification sets,
+configurations, checkpoints, model files, and the compiled JPEG decoder under sanitizers.  A reader
+may refuse a file with one sentence.
 Findings are: any other exception, a crash, a case that takes more than 20 s, a process that needs
 more than 2 GiB, a report of a sanitizer, and pixels that differ from those of libjpeg-turbo.
 At the first finding the program prints how to reproduce it and exits with code 1.

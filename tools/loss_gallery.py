@@ -128,7 +128,7 @@ def load(mnist: Path | None, quick: bool, seed: int) -> tuple[Digits, str]:
 
 
 def make(names: list[str], digits: Digits, about: str, arguments: argparse.Namespace) -> None:
-    """Train once with each loss; after each training, write the plot and the page so far."""
+    """Train once with each loss; after each training, write its plot and update the page."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     operators = ops.use("auto")
     print(about)

@@ -16,6 +16,8 @@ from heads.head import ClassHead, Head
 from ranges import Setting, Within, settings
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "losses.md"
+IN_THE_TEXT = ("sharded", "sample_rate", "interclass_filter")
+"""Settings of many heads, which the document describes above the table."""
 HEADER = "| name | paper | formula | settings: default, range |\n|---|---|---|---|"
 
 
@@ -41,7 +43,8 @@ def row(name: str, kind: type[Head]) -> str:
     _, formula, paper = (
         " ".join(p.split()) for p in (inspect.getdoc(kind) or "").split("\n\n")[:3]
     )
-    listed = ", ".join(setting_text(s) for s in settings(kind).values()) or "none"
+    shown = (s for s in settings(kind).values() if s.name not in IN_THE_TEXT)
+    listed = ", ".join(map(setting_text, shown)) or "none"
     cells = [f"`{name}`", paper.removesuffix("."), f"`{formula}`", listed]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

@@ -104,7 +104,7 @@ def is_made(out: Path, arguments: dict[str, int]) -> bool:
     """Return whether the folder holds a complete data set made with these arguments."""
     try:
         recorded = json.loads((out / ARGUMENTS_FILE).read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return False
     return recorded == arguments and all(
         (out / name).is_file() for name in (*RECORD_FILES, PAIRS_FILE, people_path(PAIRS_FILE).name)

@@ -46,7 +46,8 @@ class Bags:
     batch_size
         Images per batch, a multiple of 3.
     alpha, angular
-        A semi-hard negative is farther from the anchor than the positive, by less than ``alpha``.
+        A negative is semi-hard if it is farther from the anchor than the positive is, by less than
+        ``alpha``.
         Distances are angles in radians if ``angular`` is True, else squared Euclidean distances.
     seed
         Seed of the run.  Random choices depend on the seed, the position of the bag and the rank.
@@ -137,7 +138,7 @@ class Bags:
         """Fill the next bag with images and choose triplets.
 
         Return T triplets, the position after the last image, and the exception of this rank or
-        None.  The triplets are (T, 3): the numbers in the bag of anchor, positive and negative.
+        None.  The triplets (T, 3) hold the row numbers in the bag: anchor, positive, negative.
         """
         try:
             embedding, end = self._fill()
@@ -201,8 +202,8 @@ def choose_triplets(
 
     The first image of the pair is the anchor a, the second is the positive p.  The negative n is
     drawn uniformly from the images of other classes with d(a, p) < d(a, n) < d(a, p) + alpha.  A
-    pair without such images is skipped.  Return T triplets as int64 (T, 3): the rows of
-    ``embedding`` of anchor, positive and negative.
+    pair without such images is skipped.  Return T triplets as int64 (T, 3): the row numbers in
+    ``embedding`` of the anchor, the positive and the negative.
 
     Parameters
     ----------

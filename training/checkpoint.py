@@ -5,6 +5,10 @@ A checkpoint is a folder ``step-<8 digits>/``.  It holds net.params, head.params
 (MXNet arrays by parameter name), state.json (position, counts, net configuration) and manifest.json
 (size and SHA-256 of the other files, written last).  The folder gets its final name after all files
 are on disk.  No file is a pickle.
+
+The class centres of a distributed head and their momentum are in ``fc7-<rank>-of-<ranks>.params``,
+one file per rank (training/shard_files.py).  Every rank reads the rows of its own classes from
+them, so a run can resume on another number of ranks.
 """
 
 from __future__ import annotations
@@ -13,16 +17,14 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mxnet as mx
-from mxnet import gluon
-
 import normalization
-from atomic_write import sync_folder
+from mxnet_arrays import ArrayFileError, find_arrays
 from training import checkpoint_folders as files
-from training.checkpoint_arrays import read_arrays, to_ndarray, write_arrays
+from training.checkpoint_arrays import read_arrays, write_arrays
 from training.checkpoint_folders import (
     CheckpointError,
     DamagedCheckpoint,
@@ -31,8 +33,23 @@ from training.checkpoint_folders import (
 )
 from training.checkpoint_state import find_fault
 from training.faults import one_line
+from training.model_arrays import (
+    block_arrays,
+    load_momentum,
+    load_parameters,
+    momentum_arrays,
+    shard_of,
+)
+from training.save_shards import WRITE_ERRORS, save_shards
+from training.shard_set import find_shards
+from training.stored_rows import StoredRows
 
 if TYPE_CHECKING:
+    import mxnet as mx
+    from mxnet import gluon
+
+    from launch.ranks.comm import Comm
+    from training.shard_set import ShardSet
     from training.step import Model
 
 __all__ = [
@@ -41,7 +58,6 @@ __all__ = [
     "DamagedCheckpoint",
     "UnreadableCheckpoint",
     "latest_checkpoint",
-    "load_parameters",
     "open_checkpoint",
     "read_arrays",
     "remove_unfinished",
@@ -100,63 +116,112 @@ class Checkpoint:
         height, width = self.meta["image_size"]
         return height, width
 
+    @property
+    def step(self) -> int:
+        """Step of the checkpoint, 0 for an imported model."""
+        return int(self.state.get("progress", {}).get("step", 0))
+
+    @property
+    def run_id(self) -> str | None:
+        """Identifier of the run, None in checkpoints of older versions."""
+        return self.state.get("run")
+
+    @cached_property
+    def shards(self) -> ShardSet | None:
+        """Shards of the class centres; None if head.params contains the class centres."""
+        return find_shards(self.folder)
+
+    def stored(self, name: str) -> dict[str, StoredRows]:
+        """Return the arrays of the file ``name`` by their names; no array is read yet.
+
+        Raises
+        ------
+        CheckpointError
+            If the file cannot be read.
+        """
+        path = self.folder / name
+        try:
+            return {key: StoredRows([(path, place)]) for key, place in find_arrays(path).items()}
+        except OSError as error:
+            raise files.file_error(path, error) from None
+        except ArrayFileError as error:
+            raise CheckpointError(f"{error}, or use another checkpoint") from None
+
+    def stored_head(self) -> dict[str, StoredRows]:
+        """Return the head's parameters by name, with the rows of all shards; no row is read yet."""
+        shards = self.shards.parameters() if self.shards else {}
+        return {**self.stored(HEAD), **shards}
+
     def load_net_parameters(self, net: gluon.Block, ctx: mx.Context | None = None) -> None:
         """Load the saved weights into ``net``; CheckpointError if a name or shape differs."""
-        load_parameters(self.folder / NET, net, ctx, "net")
+        load_parameters(self.stored(NET), self.folder / NET, net, ctx, what="net")
 
     def load_head_parameters(self, head: gluon.Block, ctx: mx.Context | None = None) -> None:
-        """Load the saved weights into ``head``; CheckpointError if a name or shape differs."""
-        load_parameters(self.folder / HEAD, head, ctx, "head")
+        """Load the saved weights into ``head``; CheckpointError if a name or shape differs.
+
+        A distributed head gets the rows of its own classes, and the state of its sampler.
+        """
+        load_parameters(self.stored_head(), self.folder / HEAD, head, ctx, what="head")
+        sampler = self.shards.sampler if self.shards else None
+        if sampler is not None and shard_of(head) is not None:
+            head.load_sampler_state(sampler)
 
     def load_momentum(self, model: Model) -> None:
-        """Load the saved momentum of each parameter into the trainer and the head of ``model``."""
-        path = self.folder / MOMENTUM
-        saved = read_arrays(path)
-        indices = {id(p): i for i, p in enumerate(model.trainer._params)}
-        updater = model.trainer._updaters[0]
-        own = _momentum_of_head(model.head)
-        shapes = {name: array.shape for name, array in own.items()}
-        shapes |= {n: p.shape for n, p in model.parameters.items() if id(p) in indices}
-        for name, array in saved.items():
-            if array.shape != shapes.get(name):
-                found = "no parameter" if name not in shapes else f"shape {shapes[name]}"
-                raise CheckpointError(
-                    f"{path}: does not fit this model, which has {found} for the momentum "
-                    f"{name!r}, got shape {array.shape}; {_CURE}"
-                )
-        for name, array in saved.items():
-            if name in own:
-                own[name][:] = to_ndarray(array)
-                continue
-            parameter = model.parameters[name]
-            index = indices[id(parameter)]
-            updater.states[index] = to_ndarray(array).as_in_context(parameter.list_ctx()[0])
-            updater.states_synced[index] = True
+        """Load the saved momentum of each parameter into the trainers and the head of ``model``.
+
+        Raises
+        ------
+        CheckpointError
+            If a name or shape differs.
+        """
+        momentum = self.shards.momentum() if self.shards else {}
+        saved = {**self.stored(MOMENTUM), **momentum}
+        load_momentum(model, saved, self.folder / MOMENTUM)
 
 
 def save_checkpoint(
-    parent: Path, step: int, model: Model, *, state: Mapping[str, Any], keep: int
+    parent: Path,
+    step: int,
+    model: Model,
+    *,
+    state: Mapping[str, Any],
+    keep: int,
+    comm: Comm | None = None,
 ) -> Path:
     """Write the checkpoint ``parent/step-<8 digits>``; keep only the newest ``keep`` checkpoints.
 
-    ``state`` becomes the content of state.json.
+    If the head is distributed, all ranks call this function together; else only rank 0 calls it.
+
+    Parameters
+    ----------
+    state
+        Content of state.json.  With a distributed head, ``state["run"]`` identifies the run.
+    comm
+        Communication between ranks; None for a head that is not distributed.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint cannot be written, for example because the disk is full.  The earlier
-        checkpoints then stay unchanged.
+        If this rank cannot write its part of the checkpoint, for example because the disk is full.
+        The earlier checkpoints then stay unchanged.  No other rank raises the error.
     """
     folder = parent / f"step-{step:08d}"
-    arrays = {
-        NET: _arrays(model.net),
-        HEAD: _arrays(model.head),
-        MOMENTUM: {**_momentum(model), **_momentum_of_head(model.head)},
-    }
+    shards = None
     try:
+        if shard_of(model.head) is not None:
+            assert comm is not None
+            aside = files.aside_folder(folder)
+            shards = save_shards(aside, model, comm, run=str(state["run"]), step=step)
+            if shards is None:
+                return folder
         parent.mkdir(parents=True, exist_ok=True)
-        write_folder(folder, arrays, state)
-    except (OSError, CheckpointError, mx.base.MXNetError) as error:
+        arrays = {
+            NET: block_arrays(model.net),
+            HEAD: block_arrays(model.head),
+            MOMENTUM: momentum_arrays(model),
+        }
+        write_folder(folder, arrays, state, shards=shards)
+    except WRITE_ERRORS as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise CheckpointError(
             f"{folder}: the checkpoint cannot be written, got {reason}; {_last_whole(parent)}, "
@@ -167,25 +232,41 @@ def save_checkpoint(
 
 
 def write_folder(
-    folder: Path, arrays: Mapping[str, Mapping[str, mx.nd.NDArray]], state: Mapping[str, Any]
+    folder: Path,
+    arrays: Mapping[str, Mapping[str, mx.nd.NDArray]],
+    state: Mapping[str, Any],
+    *,
+    shards: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint, which replaces ``folder`` when it is complete; on an error, remove it.
+    """Write a new checkpoint, then replace ``folder`` by it; an error removes the new checkpoint.
 
-    ``arrays`` holds arrays by name for the file names ``NET``, ``HEAD`` and ``MOMENTUM``; ``state``
-    is the content of state.json.  Errors are OSError, CheckpointError or MXNetError.
+    Parameters
+    ----------
+    arrays
+        Arrays by name for the file names ``NET``, ``HEAD`` and ``MOMENTUM``.
+    state
+        Content of state.json.
+    shards
+        Section of the manifest about the shards, which `training.checkpoint_folders.aside_folder`
+        already contains; None for a checkpoint without shards.
+
+    Raises
+    ------
+    OSError, CheckpointError, mxnet.base.MXNetError
+        If a file cannot be written.
     """
-    aside = folder.with_name(f"{files.ASIDE_PREFIX}{folder.name}")
+    aside = files.aside_folder(folder)
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
+        if shards is None:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
         fingerprints = {}
         for name, content in arrays.items():
             write_arrays(aside / name, content)
             fingerprints[name] = files.fingerprint(aside / name)
         files.write_json(aside / files.STATE, dict(state))
         fingerprints[files.STATE] = files.fingerprint(aside / files.STATE)
-        files.write_json(aside / files.MANIFEST, {"format": files.FORMAT, "files": fingerprints})
-        sync_folder(aside)
+        files.write_manifest(aside, fingerprints, shards)
         files.put_in_place(aside, folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -245,56 +326,3 @@ def latest_checkpoint(parent: Path) -> Checkpoint | None:
             cure="restore a checkpoint from a backup",
         )
     return None
-
-
-def load_parameters(path: Path, block: gluon.Block, ctx: mx.Context | None, what: str) -> None:
-    """Load the arrays in a file into a block; raise CheckpointError if a name or shape differs.
-
-    ``what`` names the block in messages: "net" or "head".
-    """
-    saved = read_arrays(path)
-    expected = _shapes(block)
-    for name in sorted({*saved, *expected}):
-        if name not in saved:
-            raise CheckpointError(
-                f"{path}: does not fit this {what}, got no parameter {name!r}; {_CURE}"
-            )
-        if name not in expected:
-            raise CheckpointError(
-                f"{path}: does not fit this {what}, got the parameter {name!r}, which this {what} "
-                f"lacks; {_CURE}"
-            )
-        if saved[name].shape != expected[name]:
-            raise CheckpointError(
-                f"{path}: does not fit this {what}, whose parameter {name!r} has shape "
-                f"{expected[name]}, got shape {saved[name].shape}; {_CURE}"
-            )
-    for name, parameter in block._collect_params_with_prefix().items():
-        parameter._load_init(to_ndarray(saved[name]), ctx or mx.cpu())
-
-
-_CURE = "use the configuration with which the checkpoint was trained"
-
-
-def _shapes(block: gluon.Block) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(p.shape) for name, p in block._collect_params_with_prefix().items()}
-
-
-def _arrays(block: gluon.Block) -> dict[str, mx.nd.NDArray]:
-    return {name: p.list_data()[0] for name, p in block._collect_params_with_prefix().items()}
-
-
-def _momentum(model: Model) -> dict[str, mx.nd.NDArray]:
-    indices = {id(p): i for i, p in enumerate(model.trainer._params)}
-    states = model.trainer._updaters[0].states
-    found = {n: states.get(indices[id(p)]) for n, p in model.parameters.items() if id(p) in indices}
-    return {name: s for name, s in found.items() if s is not None}
-
-
-def _momentum_of_head(head: gluon.Block) -> dict[str, mx.nd.NDArray]:
-    """Return the momentum of a head that updates its own class centres.
-
-    The keys of the dict are ``head.<name>``.  The dict is empty for a head that the trainer
-    updates.
-    """
-    return {f"head.{name}": array for name, array in getattr(head, "momentum", {}).items()}

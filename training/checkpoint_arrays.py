@@ -10,7 +10,7 @@ import mxnet as mx
 import numpy as np
 
 import mxnet_arrays
-from training.checkpoint_folders import CheckpointError, flush
+from training.checkpoint_files import CheckpointError, flush
 
 
 def write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:

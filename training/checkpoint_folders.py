@@ -9,18 +9,38 @@ a checkpoint folder cannot be read, the run ends, because the checkpoint may be 
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
 import os
 import re
 import shutil
-import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from atomic_write import sync_folder
+from training.checkpoint_files import (
+    ABSENT,
+    CheckpointError,
+    DamagedCheckpoint,
+    UnreadableCheckpoint,
+    file_error,
+    fingerprint,
+    flush,
+    read_json,
+    unreadable,
+    write_json,
+)
+from training.shard_set import MANIFEST_KEY, open_shards
+
+__all__ = [
+    "CheckpointError",
+    "DamagedCheckpoint",
+    "UnreadableCheckpoint",
+    "file_error",
+    "fingerprint",
+    "flush",
+    "write_json",
+]
 
 ASIDE_PREFIX = ".aside-"
 _REPLACED_PREFIX = f"{ASIDE_PREFIX}old-"
@@ -28,27 +48,6 @@ MANIFEST = "manifest.json"
 STATE = "state.json"
 FORMAT = 1
 """Version of the layout of a checkpoint folder; manifest.json states it under ``format``."""
-_MAX_JSON_BYTES = 1 << 26
-_ABSENT = (errno.ENOENT, errno.ENOTDIR)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be written, read, or loaded into the net or the head."""
-
-
-class DamagedCheckpoint(CheckpointError):
-    """A file of a checkpoint is missing or has changed.
-
-    The message is ``fault`` (what is wrong) followed by ``cure`` (what to do).
-    """
-
-    def __init__(self, fault: str, cure: str = "use another checkpoint"):
-        super().__init__(f"{fault}; {cure}")
-        self.fault = fault
-
-
-class UnreadableCheckpoint(CheckpointError):
-    """Reading a checkpoint failed; the checkpoint may be valid."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,9 @@ def step_folders(parent: Path) -> list[Path]:
     try:
         names = os.listdir(parent)
     except OSError as error:
-        if error.errno in _ABSENT:
+        if error.errno in ABSENT:
             return []
-        raise _unreadable(parent, error) from None
+        raise unreadable(parent, error) from None
     found = [name for name in names if re.fullmatch(r"step-\d{8,}", name)]
     return [parent / name for name in sorted(found, key=lambda name: (len(name), name))]
 
@@ -87,27 +86,35 @@ def step_folders(parent: Path) -> list[Path]:
 def verify(folder: Path) -> dict[str, Any]:
     """Verify a checkpoint folder against its manifest; return the content of state.json.
 
+    The shards of the class centres are verified except for their contents, which may be too large
+    for one process.  `training.shard_set.ShardSet.verify` verifies the contents.
+
     Raises
     ------
     DamagedCheckpoint
         If a file of the checkpoint is missing, or has changed since the checkpoint was saved.
+    ShardError
+        If a shard of the class centres is missing, damaged, or belongs to another checkpoint.
     UnreadableCheckpoint
         If reading a file fails.
     """
-    for name, expected in _read_manifest(folder / MANIFEST).items():
+    manifest = _read_manifest(folder / MANIFEST)
+    for name, expected in manifest["files"].items():
         if fingerprint(folder / name) != expected:
             raise DamagedCheckpoint(
                 f"{folder / name}: has changed since it was saved, got a size or SHA-256 that "
                 f"differs from {MANIFEST}"
             )
-    state = _read_json(folder / STATE)
+    if manifest.get(MANIFEST_KEY):
+        open_shards(folder, manifest[MANIFEST_KEY])
+    state = read_json(folder / STATE)
     _verified[folder] = _identity(folder)
     return state
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """Return the entry of each file that a manifest lists, by file name."""
-    manifest = _read_json(path)
+    """Return a manifest, whose ``files`` map plain file names to their entries."""
+    manifest = read_json(path)
     if "format" not in manifest or "files" not in manifest:
         raise DamagedCheckpoint(
             f"{path}: is damaged, got no 'format' or no 'files' among the keys "
@@ -121,28 +128,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
     files = manifest["files"]
     if not isinstance(files, dict) or STATE not in files:
-        raise DamagedCheckpoint(f"{path}: is damaged, got no list of files with {STATE}")
+        raise DamagedCheckpoint(f"{path}: is damaged, got no list of files that contains {STATE}")
     for name in files:
         if Path(name).name != name or name in ("", ".", "..") or "\0" in name:
             raise DamagedCheckpoint(
                 f"{path}: is damaged, got {name[:80]!r}, which is no plain file name"
             )
-    return files
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raise DamagedCheckpoint if the file holds anything else."""
-    try:
-        value = json.loads(_read(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise DamagedCheckpoint(
-            f"{path}: is damaged, got {type(error).__name__} {str(error)[:120]}"
-        ) from None
-    if not isinstance(value, dict):
-        raise DamagedCheckpoint(f"{path}: is damaged, got a JSON {type(value).__name__}")
-    return value
+    return manifest
 
 
 def find_newest(parent: Path) -> NewestCheckpoint:
@@ -190,50 +182,39 @@ def remove_unfinished(parent: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def aside_folder(folder: Path) -> Path:
+    """Return the temporary folder in which the checkpoint ``folder`` is written."""
+    return folder.with_name(f"{ASIDE_PREFIX}{folder.name}")
+
+
+def write_manifest(
+    folder: Path, fingerprints: Mapping[str, Any], shards: Mapping[str, Any] | None
+) -> None:
+    """Write manifest.json, the last file of a checkpoint, and flush the folder to the disk.
+
+    Parameters
+    ----------
+    fingerprints
+        Result of `fingerprint` for each file except the shards.
+    shards
+        Section about the shards (`training.shard_set.manifest_section`), or None.
+    """
+    section = {MANIFEST_KEY: dict(shards)} if shards else {}
+    write_json(folder / MANIFEST, {"format": FORMAT, "files": dict(fingerprints), **section})
+    sync_folder(folder)
+
+
 def put_in_place(aside: Path, folder: Path) -> None:
     """Rename the temporary folder ``aside`` to ``folder``; replace ``folder`` if it exists."""
     replaced = folder.with_name(f"{_REPLACED_PREFIX}{folder.name}")
     shutil.rmtree(replaced, ignore_errors=True)
-    if folder.exists():  # a resumed run may save a step that was saved before
+    if folder.exists():  # a resumed run may save a step for the second time
         os.rename(folder, replaced)
     os.rename(aside, folder)
     sync_folder(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
     # The folder needs no verification: save_checkpoint has flushed and hashed all of its files.
     _verified[folder] = _identity(folder)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file and flush it to disk."""
-    path.write_text(json.dumps(value, indent=1) + "\n")
-    flush(path)
-
-
-def flush(path: Path) -> None:
-    """Flush a file to disk with fsync."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Return the manifest entry of a file: its size in bytes and its SHA-256.
-
-    Raises
-    ------
-    DamagedCheckpoint
-        If the file is missing.
-    UnreadableCheckpoint
-        If reading the file fails.
-    """
-    digest = hashlib.sha256()
-    try:
-        with _open(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except OSError as error:
-        raise _fault(path, error) from None
-    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 # Result of _identity for each checkpoint folder, at the time when this process verified the folder.
@@ -251,40 +232,7 @@ def _is_valid(folder: Path) -> bool:
 
 
 def _identity(folder: Path) -> tuple[Any, ...]:
-    """Return name, inode, size and times of each file in a folder; a later change alters them."""
+    """Return name, inode, size and times of each file in a folder, to detect changed files."""
     with os.scandir(folder) as entries:
         states = [(entry.name, entry.stat()) for entry in entries]
     return tuple(sorted((n, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for n, s in states))
-
-
-def _read(path: Path) -> bytes:
-    """Read a JSON file of a checkpoint."""
-    try:
-        with _open(path) as file:
-            content = file.read(_MAX_JSON_BYTES + 1)
-    except OSError as error:
-        raise _fault(path, error) from None
-    if len(content) > _MAX_JSON_BYTES:
-        raise DamagedCheckpoint(f"{path}: is damaged, got more than {_MAX_JSON_BYTES} bytes")
-    return content
-
-
-def _open(path: Path) -> IO[bytes]:
-    """Open a regular file; opening a named pipe would wait for a writer."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise DamagedCheckpoint(f"{path}: is damaged, got a special file")
-    return path.open("rb")
-
-
-def _fault(path: Path, error: OSError) -> CheckpointError:
-    if error.errno in _ABSENT:
-        return DamagedCheckpoint(f"{path}: is missing, got {error.strerror}")
-    return _unreadable(path, error)
-
-
-def _unreadable(path: Path, error: OSError) -> UnreadableCheckpoint:
-    return UnreadableCheckpoint(
-        f"{path}: cannot be read, got {error.strerror} (errno {error.errno}); nothing was changed, "
-        "run the same command again when the file is readable"
-    )

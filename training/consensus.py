@@ -83,7 +83,7 @@ class Consensus:
                 signal.signal(number, handler)
 
     def ask_stop(self, number: int, frame: Any) -> None:
-        """Handle a signal: record a stop request and the time of the first one."""
+        """Handle a signal: record a stop request and the time of the first request."""
         if self._requested_at is None:  # the grace period starts at the first signal
             self._requested_at = time.perf_counter()
 
@@ -129,7 +129,8 @@ class Consensus:
         """Raise TrainingError for one of several errors, given as pairs (rank, trouble).
 
         Errors of data and disk have priority over non-finite values, because the user can repair
-        them.  Among errors of equal priority, the earliest step wins, then the lowest rank.
+        them.  Among errors of equal priority, the earliest step wins, and at equal steps the lowest
+        rank.
         """
         rank, first = min(troubles, key=lambda t: (t[1].kind is Kind.NOT_FINITE, t[1].step))
         where = f"rank {rank}: " if self._comm.size > 1 else ""

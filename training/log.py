@@ -86,7 +86,7 @@ class _Board:
 
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
-        # This event makes TensorBoard hide later steps, which the run logged before a kill.
+        # This event makes TensorBoard hide the later steps that a killed process of the run logged.
         start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
         self._writer.write_event(start)
 
@@ -173,7 +173,7 @@ def _remove_lines_after(path: Path, step: int) -> None:
     for number, line in enumerate(lines, 1):
         try:
             keep = json.loads(line)["step"] <= step
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             keep = number < len(lines)
         if keep:
             kept.append(line.decode("utf-8", errors="replace") + "\n")

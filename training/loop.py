@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
@@ -25,6 +26,7 @@ from training.faults import TrainingError, one_line
 from training.history import exchange_skipped
 from training.interval import Interval, Totals
 from training.log import RunLog, progress_line, verification_line
+from training.model_arrays import shard_of
 from training.run import Run, reseed
 from training.step import Model, all_finite, measure_accuracy, train_step
 
@@ -61,8 +63,8 @@ class Loop:
     run
         Constants and progress of the run; the loop updates ``run.progress`` in place.
     save
-        Function that writes a checkpoint and raises ValueError on failure.  Only rank 0 calls the
-        function.
+        Function that writes a checkpoint and raises ValueError on failure.  If the head
+        is distributed, all ranks call the function together; else only rank 0 calls it.
     verify
         Function that scores the net and returns ``{name of the set: result}``.  All ranks call the
         function.  None if there are no verification sets.
@@ -122,7 +124,7 @@ class Loop:
         with self.consensus.listening(), closing(DeviceClock()) as clock:
             if self.progress.images < self._run.end_images:
                 self._train(clock)
-            elif self.verify is not None:  # the run was killed before its verification
+            elif self.verify is not None:  # a kill prevented the last verification
                 self._verify(self.verify)
 
     def _train(self, clock: DeviceClock) -> None:
@@ -152,10 +154,10 @@ class Loop:
         self.consensus.exchange()  # raises TrainingError for errors since the last log line
 
     def _due(self, step: int, last: bool) -> tuple[bool, Verify | None, bool]:
-        """Return what follows a step: (save, verify, log).
+        """Return the actions after a step: (save, verify, log).
 
-        The three values are whether to save a checkpoint, the function that verifies the net or
-        None, and whether to write a log line.
+        ``save`` and ``log`` state whether to save a checkpoint and to write a log line.  ``verify``
+        is the function that verifies the net, or None.
         """
         cadence = self.cadence
         save = last or _is_due(step, cadence.checkpoint_every)
@@ -168,7 +170,7 @@ class Loop:
         interval, fraction = self._interval, run.margin(progress.images)
         last = progress.images + run.global_batch_size >= run.end_images
         logs = self._due(progress.step + 1, last)[2]
-        model.trainer.set_learning_rate(run.lr(progress.images))
+        model.set_learning_rate(run.lr(progress.images))
         margin = mx.nd.array([fraction], ctx=self._weight.list_ctx()[0])
 
         def observe(embedding: mx.nd.NDArray, label: mx.nd.NDArray) -> None:
@@ -183,6 +185,8 @@ class Loop:
             margin,
             clip_norm=run.clip_norm,
             size=self.comm.size,
+            shard_trainer=model.shard_trainer,
+            sum_over_ranks=partial(self.comm.sum_rows, key="clip"),
             observe=observe if logs else None,
         )
         clock.step(self._weight.list_data()[0])
@@ -307,7 +311,11 @@ class Loop:
         if not all_finite(arrays):
             text = f"the weights after step {step} are not finite, got NaN or infinity"
             trouble = Trouble(Kind.NOT_FINITE, text, step)
-        elif self.comm.rank == 0:
+        all_write = shard_of(self.model.head) is not None
+        if all_write:
+            # Horovod: no rank may wait in `save` for a rank that ends because of NaN or infinity.
+            self.consensus.settle(trouble)
+        if trouble is None and (all_write or self.comm.rank == 0):
             try:
                 self.save()
             except ValueError as error:
@@ -322,7 +330,7 @@ class Loop:
         self.log.say(f"verifying the net of step {self.progress.step}")
         try:
             self.verification = verify()
-        except ValueError as error:  # all ranks raise an identical error
+        except ValueError as error:  # every rank gets the same error
             raise TrainingError(f"verification: {error}", usage=True) from None
         line: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
         for name, result in self.verification.items():

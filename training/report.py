@@ -27,7 +27,7 @@ def announce(
     recipe: Sequence[str],
     notices: Sequence[str],
 ) -> None:
-    """Print the first lines of a run: folder, ranks, data, recipe, resumed position and notices.
+    """Print the first lines of a run: folder, ranks, data, recipe, resume position and notices.
 
     Empty notices are skipped.  summary.json repeats the printed notices.
     """
@@ -51,8 +51,8 @@ def reporting(
 ) -> Iterator[None]:
     """Write summary.json after the with block, with status "finished", "stopped" or "failed".
 
-    All ranks enter the with block.  If it raises an exception that is neither TrainingError nor
-    Stopped, no summary.json is written.
+    All ranks enter the with block.  If the block raises an exception that is neither TrainingError
+    nor Stopped, no summary.json is written.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def _skipped_images(loop: Loop) -> dict[str, Any]:
 def _finish(
     log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str], **outcome: str
 ) -> bool:
-    """Write summary.json and close the log; return False and say so if the disk is full."""
+    """Write summary.json and close the log; if the disk is full, print a message, return False."""
     peak_rss_mib = max(comm.gather_json(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
     totals = loop.totals
     try:

@@ -57,6 +57,8 @@ class Run:
     """Number of images that all ranks together processed per step when the run started."""
     clip_norm: float = 0.0
     """Upper bound of the global norm of the averaged gradients; 0 disables clipping."""
+    id: str = ""
+    """Identifier of the run, which its checkpoints state; a resumed run keeps its identifier."""
     permitted_bad_images: int | None = None
     """Number of images that may be bad; None: the first bad image ends the run."""
     notices: tuple[str, ...] = ()

@@ -87,7 +87,7 @@ def choose_run(
         newest = parent / f"{name}-{number:03d}"
         if number and resume and status(newest) != "finished":
             lock = _lock(newest)
-            # Check again: the run may have finished after the first check and before the lock.
+            # Check again: the run may have finished between the first check and the lock.
             if status(newest) != "finished":
                 return _resume(newest, lock, config, differences, data)
             lock.release()

@@ -79,7 +79,7 @@ def _read_owner(file: int) -> dict[str, Any]:
     try:
         owner = json.loads(os.pread(file, 4096, 0))
         return owner if isinstance(owner, dict) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}  # the owner has not written its host and process id yet
 
 

@@ -12,16 +12,27 @@ from mxnet import autograd, gluon
 NO_DECAY_SUFFIXES = ("bias", "beta", "gamma", "alpha", "radius")
 """Name suffixes of parameters without weight decay (biases, BatchNorm, PReLU, Ring loss)."""
 
+SumOverRanks = Callable[[mx.nd.NDArray], mx.nd.NDArray]
+
 
 @dataclass(frozen=True)
 class Model:
-    """Net, head, and the trainer of their parameters."""
+    """Net, head, and the trainers of their parameters."""
 
     net: gluon.HybridBlock
     head: gluon.HybridBlock
     trainer: gluon.Trainer
     parameters: Mapping[str, gluon.Parameter]
     """All parameters of net and head by name, as `collect_parameters` returns them."""
+    shard_trainer: gluon.Trainer | None = None
+    """Trainer of the class centres of a distributed head; None if ``trainer`` trains all, or if the
+    head updates its own class centres."""
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Set the learning rate of both trainers."""
+        self.trainer.set_learning_rate(lr)
+        if self.shard_trainer:
+            self.shard_trainer.set_learning_rate(lr)
 
 
 def collect_parameters(net: gluon.Block, head: gluon.Block) -> dict[str, gluon.Parameter]:
@@ -60,6 +71,8 @@ def train_step(
     *,
     clip_norm: float = 0.0,
     size: int = 1,
+    shard_trainer: gluon.Trainer | None = None,
+    sum_over_ranks: SumOverRanks = lambda array: array,
     observe: Callable[[mx.nd.NDArray, mx.nd.NDArray], None] | None = None,
 ) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
     """Run forward, backward and update on one batch of this rank.
@@ -74,10 +87,14 @@ def train_step(
     margin_fraction
         Fraction of the margin in use, from 0 to 1, as an array (1,).
     clip_norm
-        Upper bound of the global norm of the gradients of the mean loss over all ranks; 0 disables
-        clipping.
+        Upper bound of the global L2 norm of the gradients; 0 disables clipping.  The gradients are
+        those of the mean loss of all ranks.
     size
         Number of ranks.
+    shard_trainer
+        Trainer of the class centres of a distributed head, see `Model`.
+    sum_over_ranks
+        Function that sums an array over the ranks.  Clipping needs it with ``shard_trainer``.
     observe
         Function that is called with the embeddings (B, E) and the labels (B,) before the update.
         The next forward pass overwrites the embeddings.
@@ -98,8 +115,10 @@ def train_step(
     # images of all ranks.
     trainer.allreduce_grads()
     if clip_norm:
-        clip_gradients(trainer, clip_norm * batch_size * size)
+        clip_gradients(trainer, clip_norm * batch_size * size, shard_trainer, sum_over_ranks)
     trainer.update(batch_size)
+    if shard_trainer:  # the shard's gradients are sums over the images of all ranks
+        shard_trainer.update(batch_size * size)
     if getattr(head, "momentum", None):  # the head updates its own class centres
         head.update(mx.nd.array([trainer.learning_rate], ctx=image.context))
     return loss.mean(), cosine.mean()
@@ -110,23 +129,39 @@ def measure_accuracy(
 ) -> mx.nd.NDArray | None:
     """Return the fraction of the images whose predicted class is the true class, (1,).
 
-    The prediction is the class with the largest logit without margin.  None if the head has no
-    logits.  The inputs are embeddings (B, E) and labels (B,).
+    The prediction is the class with the largest logit without margin.  The result is None if
+    the head has no logits.  The inputs are embeddings (B, E) and labels (B,).
     """
     predicted = head.predict(embedding)
     return None if predicted is None else (predicted == label).mean()
 
 
-def clip_gradients(trainer: gluon.Trainer, limit: float) -> None:
+def clip_gradients(
+    trainer: gluon.Trainer,
+    limit: float,
+    shard_trainer: gluon.Trainer | None = None,
+    sum_over_ranks: SumOverRanks = lambda array: array,
+) -> None:
     """Scale all gradients in place so that their global L2 norm is at most ``limit``.
 
-    The host does not wait for the device.
+    The norm includes the gradients of ``shard_trainer`` on all ranks; ``sum_over_ranks`` sums an
+    array over the ranks.  The host does not wait for the device.
     """
-    gradients = trained_gradients(trainer)
-    squares = [mx.nd.multi_sum_sq(*g, num_arrays=len(g)).sum() for g in _portions(gradients)]
-    factor = mx.nd.minimum(limit / (mx.nd.sqrt(mx.nd.add_n(*squares)) + 1e-12), 1.0)
+    gradients = list(trained_gradients(trainer))
+    square = _square_norm(gradients)
+    if shard_trainer:
+        own = list(trained_gradients(shard_trainer))
+        square = square + sum_over_ranks(_square_norm(own))
+        gradients += own
+    factor = mx.nd.minimum(limit / (mx.nd.sqrt(square) + 1e-12), 1.0)
     for gradient in gradients:
         gradient *= factor.reshape((1,) * gradient.ndim)
+
+
+def _square_norm(gradients: Sequence[mx.nd.NDArray]) -> mx.nd.NDArray:
+    """Return the square of the global L2 norm of some gradients, (1,)."""
+    squares = [mx.nd.multi_sum_sq(*g, num_arrays=len(g)).sum() for g in _portions(gradients)]
+    return mx.nd.add_n(*squares)
 
 
 def trained_gradients(trainer: gluon.Trainer) -> Sequence[mx.nd.NDArray]:

@@ -89,5 +89,5 @@ def bar_label(row: dict[str, Any], median: float, rate: bool) -> str:
 
 
 def bar_colour(name: str) -> str:
-    """Return the bar colour of a row: one each for our code, baselines and upper bounds."""
+    """Return the bar colour of a row, which depends on its kind: ours, baseline or upper bound."""
     return {"ours": OUR_COLOUR, "limit": LIMIT_COLOUR}.get(name.split()[0], BASELINE_COLOUR)

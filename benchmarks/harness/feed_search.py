@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 MAX_WAITING_FRACTION = 0.03  # The device may wait for batches in less than 3 % of its time.
 PRECISION_FRACTION = 0.02
-MAX_INTERVAL_FACTOR = (
-    128.0  # Limit of the search; a loader without prefetching needs a factor of 33.
-)
+# The longest tested interval is the first guess times this factor.  A loader without prefetching
+# needs a factor of 33.
+MAX_INTERVAL_FACTOR = 128.0
 NO_PREFETCH_WAIT_FACTOR = 0.4
-MAX_PROBES = 24  # Without this limit, noise could make a search endless.
+MAX_PROBES = 24  # Without this limit, noise could keep a search from ending.
 MAX_GROWTH_FACTOR = 6.0
 
 
@@ -99,11 +99,11 @@ def search(
 
 
 class _Search:
-    """State of a search; `interval` holds the seconds per batch that will be tested next."""
+    """State of a search; `interval` is the next interval to test, in seconds per batch."""
 
     def __init__(self, guess: float, precision: float) -> None:
         self.interval, self.finished = guess, False
-        self.best: Probe | None = None  # the probe at the shortest interval that passed
+        self.best: Probe | None = None  # probe at the shortest passed interval
         self._guess, self._precision = guess, precision
         self._longest = guess * MAX_INTERVAL_FACTOR
         self._low, self._high = 0.0, math.inf  # bounds in seconds of the interval to find
@@ -136,7 +136,8 @@ class _Search:
             self._low = max(self._low, self._longest_failed)
             return
         if self._checks_low:
-            # The lower bound passes now, so noise made an earlier probe fail: drop the bound.
+            # The interval at the lower bound has passed.  So noise made an earlier probe fail, and
+            # the lower bound is wrong: drop this bound.
             self._low, self._longest_failed, self._step = 0.0, 0.0, self._first_step
         self._high, self.best, self._low = self.interval, found, max(self._low, bound)
 

@@ -26,7 +26,7 @@ IDLE_TIMEOUT_S = 2.0  # The wait needs a limit, because some processes never bec
 
 
 class WorkerError(RuntimeError):
-    """A measured process ended or did not answer; the message quotes its last stderr line."""
+    """Error for a process that ended or did not answer; the message quotes the last stderr line."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The process ends when its stdin is closed, which frees its memory for the next processes.
+        # Close stdin to end the process, so that its memory is free for the next processes.
         try:
             self._process.stdin.close()  # type: ignore[union-attr]
             self._process.wait(timeout=10)
@@ -115,7 +115,7 @@ class Process:
         Raises
         ------
         WorkerError
-            If the process ended or does not answer in ANSWER_TIMEOUT_S seconds.
+            If the process has ended or does not answer within ANSWER_TIMEOUT_S seconds.
         """
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)

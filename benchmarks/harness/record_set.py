@@ -23,7 +23,7 @@ SET_FOLDER = DATA_FOLDER / "loader_bench"
 REPEATED_SET_FOLDER = DATA_FOLDER / "loader_bench_repeated"
 NUM_IMAGES, IMAGES_PER_PERSON, SIDE_PIXELS, JPEG_QUALITY = 20_000, 20, 112, 95
 NUM_COPIES = 4
-MEAN_JPEG_BYTES = 8_200  # Measured in InsightFace's training sets (112x112, JPEG quality 95).
+MEAN_JPEG_BYTES = 8_200  # Mean in InsightFace's training sets (112x112, quality 95).
 
 
 @contextmanager

@@ -121,8 +121,8 @@ def run(
     Parameters
     ----------
     limits
-        Names of the rows with upper bounds.  Each other row then states its speed as a fraction of
-        each upper bound.
+        Names of the rows with upper bounds.  Every other row also states its speed as a fraction
+        of each upper bound.
     rates
         Show images per second instead of milliseconds.
     columns

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time several implementations alternately, so that the machine's changing speed affects all alike.
 
-The speed of a machine changes within minutes.  So each implementation (candidate) is timed for
-about a second at a time, which is called its turn.  In each round every candidate has one turn, and
-each round starts with another candidate.  Each candidate has a process; only one process computes
-at a time, and the other processes wait.
+The speed of a machine changes within minutes.  So each implementation (candidate) is timed in
+turns of about a second.  In each round every candidate has one turn, and each round starts with a
+different candidate.  Each candidate has a process; only one process computes at a time, and the
+other processes wait.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Result:
         return answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the measurements as a result row, with times relative to ``ours`` if given."""
+        """Return the measurements as a result row, compared with ``ours`` if it is given."""
         median, spread = summarise(self.seconds)
         row: dict[str, Any] = {
             "name": self.candidate.name,

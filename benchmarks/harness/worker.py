@@ -12,6 +12,7 @@ import ctypes
 import json
 import math
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -19,22 +20,27 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 MIB = 1024.0 * 1024.0
+SOCKET_VARIABLE, RANK_VARIABLE = "BENCHMARK_SOCKET", "BENCHMARK_RANK"
+SIZE_VARIABLE = "BENCHMARK_RANKS"
+"""Environment variables of a rank that `benchmarks.harness.ranks` starts: path of the Unix socket
+for requests and answers, number of this rank, number of ranks.  horovodrun sets its own variable
+for the number of the rank."""
 
 
 class LeftOut(Exception):
-    """The implementation cannot run on this machine; the message gives the reason."""
+    """Error for an implementation that cannot run on this machine; the message says why."""
 
 
 @dataclass
 class Work:
-    """What a process does when it is timed: the function to time, and facts about it.
+    """Work of a process that is timed: the function to time, and facts about that function.
 
     Parameters
     ----------
     step
-        Function that runs one step and waits for its end.  The argument of ``step`` is a function,
-        to be called between the backward pass and the update of the weights; that call records the
-        time.  The step returns a value, such as the loss.
+        Function that runs one step, waits for its end, and returns a value, such as the loss.  The
+        argument of ``step`` is a function that records the time.  ``step`` must call that function
+        between the backward pass and the update of the weights.
     state_bytes
         Bytes of weights, gradients and momentum, which ``extra_mib`` excludes.
     parameters
@@ -61,7 +67,10 @@ class Work:
 
 
 def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
-    """Build the `Work`, then run its steps on request until stdin is closed.
+    """Build the `Work`, then run its steps on request until there are no more requests.
+
+    Requests come from stdin and answers go to stdout.  A rank of `benchmarks.harness.ranks` uses a
+    Unix socket instead.
 
     Parameters
     ----------
@@ -71,9 +80,7 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
         Function that runs a small computation before ``build``, so that the library's own code and
         threads do not count as memory of a step.
     """
-    # Libraries print to stdout.  Redirect that output to stderr, and keep stdout for the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    requests, answers = _connect()
     warm()
     base = read_mib("VmRSS")
     try:
@@ -86,7 +93,7 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
     ctypes.CDLL(None).malloc_trim(0)
     reset_peak()
     _send(answers, parameters=work.parameters, versions=work.versions)
-    for line in sys.stdin:
+    for line in requests:
         request = json.loads(line)
         if "profile" in request:
             _send(answers, profile=work.profile(request["profile"]) if work.profile else {})
@@ -122,7 +129,7 @@ def repeat(
     interval
         Seconds to sleep after each step, to simulate the computation of a device.
     most_s
-        Limit of the total seconds of the steps, without the sleeps; after it no step starts.
+        Total seconds of the steps, without the sleeps, after which no further step starts.
     """
     times: list[tuple[float, float | None, float]] = []
     total_s = 0.0
@@ -159,6 +166,25 @@ def reset_peak() -> None:
             references.write("5")
     except OSError:
         pass
+
+
+def _connect() -> tuple[TextIO, TextIO]:
+    """Return the streams of requests and answers."""
+    if path := os.environ.get(SOCKET_VARIABLE):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(path)
+        answers = connection.makefile("w")
+        _send(answers, rank=own_rank())
+        return connection.makefile("r"), answers
+    # Libraries print to stdout.  Redirect that output to stderr, and keep stdout for the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return sys.stdin, answers
+
+
+def own_rank() -> int:
+    """Return the number of this rank."""
+    return int(os.environ.get(RANK_VARIABLE, os.environ.get("HOROVOD_RANK", "0")))
 
 
 def _send(answers: TextIO, **answer: Any) -> None:

@@ -22,8 +22,8 @@ def build(kind: str, net: str, options: dict[str, Any], batch: int) -> Work:
     Parameters
     ----------
     kind
-        "ours", the embedder of interchange; "ours mxnet", the same with MXNet; "onnxruntime", the
-        exported ONNX file in ONNX Runtime; "gluonfr", GluonFR's MobileFaceNet.
+        "ours", the embedder of interchange; "ours mxnet", the same network in MXNet; "onnxruntime",
+        the exported ONNX file in ONNX Runtime; "gluonfr", GluonFR's MobileFaceNet.
     net, options
         Name of the network in nets.NETS, and its keyword arguments.
     batch
@@ -44,7 +44,7 @@ def build(kind: str, net: str, options: dict[str, Any], batch: int) -> Work:
 
 
 def random_model(name: str, options: dict[str, Any]) -> Any:
-    """Return a network with random weights, the same in every process, as a stored model."""
+    """Return a stored model: a network with random weights, which are equal in every process."""
     import mxnet as mx
 
     from interchange import StoredModel
@@ -89,7 +89,10 @@ def our_embed(kind: str, model: Any) -> Embed:
 
 
 def gluonfr_embed(net: str) -> tuple[Embed, int]:
-    """Return the same function for GluonFR's MobileFaceNet, and its number of parameters."""
+    """Return an embedding function of GluonFR's MobileFaceNet, and the number of parameters.
+
+    The function has the inputs and outputs of the function that `our_embed` returns.
+    """
     baselines.use_folder()
     import mxnet as mx
     from gluonfr.model_zoo import get_model

@@ -11,7 +11,8 @@ from benchmarks.harness.worker import Work, serve
 if TYPE_CHECKING:
     from pipeline.records import RecordSet
 
-PREFETCHED_BATCHES = 4  # Untimed batches before each measurement; two of them were prefetched.
+# Number of untimed batches before each measurement, of which two were prefetched.
+PREFETCHED_BATCHES = 4
 
 
 def warm_batches(

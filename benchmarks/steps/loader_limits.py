@@ -86,7 +86,10 @@ def native_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterato
 
 
 def convert(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Mirror and normalise random uint8 pixels to NCHW batches with our kernel, without JPEGs."""
+    """Mirror and normalise random uint8 pixels with our kernel, and yield NCHW batches.
+
+    No JPEG is decoded.
+    """
     import mxnet as mx
     import numpy as np
 

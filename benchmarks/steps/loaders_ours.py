@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The window reader shuffles in a window of images, which it fills again in each epoch.  The
 # benchmark uses the default of data.window, but at most this fraction of the record set.
 WINDOW_IMAGES, MAX_WINDOW_FRACTION = 16_384, 1 / 16
-CACHE_MIB = 1 << 20  # The limit is larger than any record set.
+CACHE_MIB = 1 << 20  # This limit of the cache is larger than any record set.
 
 
 @cache

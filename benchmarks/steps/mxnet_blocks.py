@@ -22,14 +22,14 @@ def our_head(num_classes: int, embedding_size: int, fused: bool) -> Any:
 
 
 def use_operators(kind: str) -> None:
-    """Select Gluon's operators for the kind "ours plain", our compiled operators for any other."""
+    """Select Gluon's operators for the kind "ours plain", our compiled ones for any other kind."""
     import ops
 
     ops.use("plain" if kind == "ours plain" else "native")
 
 
 def gluonfr_head(num_classes: int, embedding_size: int) -> tuple[Any, Any]:
-    """Build the two blocks of GluonFR's ArcFace head: the layer that computes cosines, the loss."""
+    """Build the two blocks of GluonFR's ArcFace head: the layer of the cosines, and the loss."""
     baselines.use_folder()
     from gluonfr.loss import ArcLoss
     from gluonfr.nn.basic_blocks import NormDense
@@ -40,7 +40,7 @@ def gluonfr_head(num_classes: int, embedding_size: int) -> tuple[Any, Any]:
 
 
 def gluonfr_net(name: str, num_classes: int) -> tuple[Any, Any]:
-    """Build a GluonFR network, which outputs cosines, and its loss; hybridize both statically."""
+    """Build a GluonFR network, which outputs cosines, and its loss; both use static memory."""
     baselines.use_folder()
     import mxnet as mx
     from gluonfr.loss import ArcLoss

@@ -72,7 +72,7 @@ def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -
         def update() -> None:
             head.update(rate)
     else:
-        trainer = _trainer(head.collect_params())
+        trainer = sgd_trainer(head.collect_params())
 
         def update() -> None:
             trainer.step(batch)
@@ -87,10 +87,10 @@ def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -
         mx.nd.waitall()
         return float(loss.asnumpy().mean())
 
-    # Arrays as large as the weights: weights, momentum and, without the fused update, gradients.
+    # Weights, momentum and, without the fused update, gradients are arrays of equal size.
     copies = 2 if fused else 3
     size = num_classes * embedding_size
-    return Work(step, 4 * size * copies, size, _versions())
+    return Work(step, 4 * size * copies, size, versions())
 
 
 def loss_step(
@@ -120,7 +120,7 @@ def loss_step(
     head.initialize()
     head.hybridize(static_alloc=True, static_shape=True)
     parameters = list(head.collect_params().values())
-    trainer = _trainer(head.collect_params()) if parameters else None
+    trainer = sgd_trainer(head.collect_params()) if parameters else None
 
     def step(mark: Callable[[], None]) -> float:
         with autograd.record():
@@ -133,7 +133,7 @@ def loss_step(
             mx.nd.waitall()
         return float(loss.asnumpy().mean())
 
-    return Work(step, *sizes(parameters), _versions())
+    return Work(step, *sizes(parameters), versions())
 
 
 def train_step(
@@ -161,7 +161,7 @@ def train_step(
         network, arc = mxnet_blocks.gluonfr_net(net, num_classes)
         network(image)  # The first batch completes the deferred initialisation.
         parameters = list(network.collect_params().values())
-        trainer = _trainer(network.collect_params())
+        trainer = sgd_trainer(network.collect_params())
 
         def step(mark: Callable[[], None]) -> float:
             with autograd.record():
@@ -184,7 +184,7 @@ def train_step(
             return float(loss.asnumpy()[0])
 
     state_bytes, count = sizes(parameters)
-    return Work(step, state_bytes, count, _versions(), profile=lambda steps: _profile(step, steps))
+    return Work(step, state_bytes, count, versions(), profile=lambda steps: _profile(step, steps))
 
 
 def our_blocks(
@@ -245,7 +245,7 @@ def operator_step(kind: str, operator: str, shape: list[int]) -> Work:
         return float(slope.grad().abs().sum().asscalar())
 
     # Three float32 arrays are in memory: the input, its gradient and the output gradient.
-    return Work(step, 3 * 4 * values.size, shape[1], _versions())
+    return Work(step, 3 * 4 * values.size, shape[1], versions())
 
 
 def warm() -> None:
@@ -259,7 +259,7 @@ def warm() -> None:
     head = build_head("arcface", 10, 16)  # A head this small does not raise the peak memory.
     head.initialize()
     head.hybridize(static_alloc=True, static_shape=True)
-    trainer = _trainer(head.collect_params())
+    trainer = sgd_trainer(head.collect_params())
     with mx.autograd.record():
         loss, _ = head(mx.nd.random.normal(shape=(8, 16)), mx.nd.zeros((8,)))
     loss.backward()
@@ -269,7 +269,8 @@ def warm() -> None:
     mx.nd.waitall()
 
 
-def _trainer(parameters: Any) -> Any:
+def sgd_trainer(parameters: Any) -> Any:
+    """Return a trainer of one rank with the SGD settings of `inputs`."""
     from mxnet import gluon
 
     settings = {"learning_rate": inputs.LR, "momentum": inputs.MOMENTUM, "wd": inputs.WEIGHT_DECAY}
@@ -280,7 +281,8 @@ def _size(parameter: Any) -> int:
     return parameter.data().size
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that compute a step."""
     import mxnet as mx
     import numpy as np
 

@@ -34,8 +34,8 @@ DIGEST_ROWS = 10**6
 def main(path: str, scratch: str, what: str) -> None:
     """Open a record set, work with its index, and print the seconds and the memory as JSON.
 
-    If ``what`` is "random" or "blocks", compute the order in which that reader reads the images of
-    two epochs.  If ``what`` is "index", write the index that the window reader needs.
+    If ``what`` is "random" or "blocks", compute the order in which the reader of that name reads
+    the images of two epochs.  If ``what`` is "index", write the index that the window reader needs.
     """
     epoch_order(100, SEED, 0)
     Path("/proc/self/clear_refs").write_text("5")  # This resets the peak memory, VmHWM.
@@ -71,12 +71,12 @@ def order_function(records: RecordSet, what: str) -> Callable[[int], np.ndarray]
 
 
 def digest(order: np.ndarray) -> str:
-    """Return a hash of the order of images, computed from about DIGEST_ROWS of them at most."""
+    """Return a hash of about DIGEST_ROWS evenly spaced entries of an order of images."""
     return hashlib.sha256(order[:: max(1, len(order) // DIGEST_ROWS)].tobytes()).hexdigest()
 
 
 def look_up(records: RecordSet, order: np.ndarray) -> None:
-    """Look up offset, label and augmentation of all images in this order, as a loader does."""
+    """Look up offset, label and augmentation of images in the given order, as a loader does."""
     for start in range(0, len(order), LOOK_UP_IMAGES):
         rows = rank_rows(order, start, LOOK_UP_IMAGES, 0, 1)
         choose_params(Augmentation(), records.ids(rows), 1, 1, (112, 112))

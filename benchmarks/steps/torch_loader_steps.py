@@ -93,7 +93,7 @@ def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[A
     beton = image_rec.with_suffix(".beton")
     if not beton.exists():
         fields = {"image": RGBImageField("jpg", jpeg_quality=JPEG_QUALITY), "label": IntField()}
-        # FFCV prints a progress bar to stderr.
+        # Discard stderr, because FFCV prints a progress bar there.
         with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
             DatasetWriter(str(beton), fields, num_workers=-1).from_indexed_dataset(
                 _PixelDataset(data)

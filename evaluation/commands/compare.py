@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from evaluation.people import People
 
 GROUPS_NOTE = (
-    "groups: the images that same-person pairs link; one person may be in several groups, so an "
-    "interval over groups may be too narrow; NAME.people.txt beside NAME.bin can name the people"
+    "groups: sets of images that same-person pairs link; one person may be in several groups, so "
+    "an interval over groups may be too narrow; a file NAME.people.txt beside NAME.bin can name "
+    "the person of each image"
 )
 HELP = "compare the accuracies of two models, with a 95 %% interval of their difference"
 

@@ -12,6 +12,7 @@ import numpy as np
 from evaluation.commands.device import find_cut_off_check
 from evaluation.commands.embed import add_image_options, open_embedder
 from evaluation.commands.options import add_model_options, check_batch_size
+from evaluation.commands.photographs import make_fit, open_points
 from evaluation.image_files import ImageFileError, find_images, read_image
 from launch.config.paths import expand_home
 
@@ -22,14 +23,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_model_options(parser)
     parser.add_argument(
-        "images", nargs=2, type=expand_home, metavar="IMAGE", help="image of an aligned face"
+        "images",
+        nargs=2,
+        type=expand_home,
+        metavar="IMAGE",
+        help="image of an aligned face, or a photograph with --align",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="COSINE",
-        help="cosine from which two images count as one person (default: the threshold that is "
-        "stored with the model)",
+        help="smallest cosine at which two images count as one person (default: the threshold that "
+        "is stored with the model)",
     )
     add_image_options(parser)
 
@@ -46,14 +51,17 @@ def run(options: argparse.Namespace) -> None:
         if Path(entry).is_dir():
             raise ImageFileError(f"{entry}: must be an image file, got a folder; name one file")
         find_images([entry])
-    # Verification has measured the stored threshold on images together with their mirror images.
+    # flip=True: the stored threshold holds for embeddings of an image plus its mirror image.
+    points = open_points(options)
     embedder = open_embedder(options, flip=True)
+    fit = make_fit(points, options, embedder.image_size)
     cut_off = find_cut_off_check()
     pixels = []
     for entry in options.images:
-        image = read_image(Path(entry), embedder.image_size, options.resize, cut_off)
+        image = read_image(Path(entry), embedder.image_size, options.resize, cut_off, fit=fit)
         if image.pixels is None:
-            raise ImageFileError(f"{entry}: {image.reason}; name a readable image file")
+            advice = "name a readable image file" if fit is None else "name another photograph"
+            raise ImageFileError(f"{entry}: {image.reason}; {advice}")
         pixels.append(image.pixels)
     one, two = embedder(np.stack(pixels))
     cosine = float(np.clip(one @ two, -1, 1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Device of the commands, and their check for truncated images."""
+"""Choose the device of the commands, and find the compiled check for truncated images."""
 
 from __future__ import annotations
 

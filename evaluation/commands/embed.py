@@ -14,8 +14,15 @@ import numpy as np
 from atomic_write import atomic_write
 from evaluation.commands.device import choose_device, find_cut_off_check
 from evaluation.commands.options import add_model_options, check_batch_size, check_output_file
+from evaluation.commands.photographs import add_align_options, make_fit, open_points
 from evaluation.commands.progress import Progress
-from evaluation.image_files import ImageFileError, check_sizes, find_images, read_images
+from evaluation.image_files import (
+    FitImage,
+    ImageFileError,
+    check_sizes,
+    find_images,
+    read_images,
+)
 from launch.config.paths import expand_home
 
 if TYPE_CHECKING:
@@ -33,7 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=expand_home,
         metavar="IMAGE|FOLDER",
-        help="image files of aligned faces, or folders that are searched with their subfolders",
+        help="image files of aligned faces, or photographs with --align; folders are searched with "
+        "their subfolders",
     )
     parser.add_argument(
         "--out",
@@ -53,25 +61,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
-    """Add the option ``--resize``."""
+    """Add the options ``--resize`` and ``--align``, and those of alignment."""
     parser.add_argument(
         "--resize",
         action="store_true",
-        help="resize images of other sizes to that of the model; they must be aligned faces",
+        help="resize images of aligned faces to the image size of the model",
     )
+    add_align_options(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Embed image files, and write their embeddings."""
     check_batch_size(options.batch_size)
     check_output_file("--out", options.out)
-    # Importing MXNet takes seconds.  Find the files first.
+    # Find the files before MXNet is imported, which takes seconds.
     paths = find_images(options.images)
+    points = open_points(options)
     embedder = open_embedder(options, flip=options.flip)
-    if not options.resize:
+    fit = make_fit(points, options, embedder.image_size)
+    if not options.resize and fit is None:
         check_sizes(paths, embedder.image_size)
-    found = _embed_files(embedder, paths, options)
-    names, embeddings, norms = found
+    names, embeddings, norms = _embed_files(embedder, paths, options, fit)
     with atomic_write(options.out) as file:
         np.savez(file, names=names, embeddings=embeddings, norms=norms)
     print(f"{options.out}: {len(names)} embeddings of {embeddings.shape[1]} dimensions")
@@ -89,14 +99,14 @@ def open_embedder(options: argparse.Namespace, flip: bool) -> Embedder:
 
 
 def _embed_files(
-    embedder: Embedder, paths: Sequence[Path], options: argparse.Namespace
+    embedder: Embedder, paths: Sequence[Path], options: argparse.Namespace, fit: FitImage | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Embed image files in batches; return names (N,), embeddings (N, E) and norms (N,)."""
     names: list[str] = []
     raw: list[np.ndarray] = []
     unreadable: list[str] = []
     with Progress() as progress:
-        for batch_names, pixels in _batches(embedder, paths, options, unreadable):
+        for batch_names, pixels in _batches(embedder, paths, options, fit, unreadable):
             names += batch_names
             raw.append(embedder.raw_embeddings(pixels))
             progress("images", len(names) + len(unreadable), len(paths))
@@ -113,13 +123,21 @@ def _embed_files(
 
 
 def _batches(
-    embedder: Embedder, paths: Sequence[Path], options: argparse.Namespace, unreadable: list[str]
+    embedder: Embedder,
+    paths: Sequence[Path],
+    options: argparse.Namespace,
+    fit: FitImage | None,
+    unreadable: list[str],
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield names and pixels of full batches and of the last one; collect unreadable files."""
+    """Yield names and pixels of batches; add unreadable files to ``unreadable``."""
     names: list[str] = []
     pixels: list[np.ndarray] = []
     images = read_images(
-        paths, embedder.image_size, resize=options.resize, cut_off=find_cut_off_check()
+        paths,
+        embedder.image_size,
+        resize=options.resize,
+        cut_off=find_cut_off_check(),
+        fit=fit,
     )
     for image in images:
         if image.pixels is None:

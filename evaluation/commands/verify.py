@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> None:
     """Score a model on verification sets; print a table, and write the JSON file if requested."""
     check_batch_size(options.batch_size)
     check_output_file("--json", options.json)
-    # Importing MXNet takes seconds.  Read the sets first, because most usage errors concern them.
+    # Read the sets before MXNet is imported, which takes seconds: most usage errors concern the
+    # sets.
     sets = read_sets(options.sets)
 
     from evaluation.evaluate import evaluate_sets

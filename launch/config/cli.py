@@ -78,9 +78,8 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
         if merged.get(section) is None:
             merged[section] = {}
         if not isinstance(merged[section], dict):
-            raise ConfigError(
-                f"{section}: expected a section (key: value lines), got {shown(merged[section])}"
-            )
+            wanted = "expected a section with lines of the form `key: value`"
+            raise ConfigError(f"{section}: {wanted}, got {shown(merged[section])}")
         merged[section][key] = value
     return merged
 
@@ -141,7 +140,8 @@ def load_config(argv: Sequence[str], nets: Builders, heads: Builders) -> Config:
     path = find_config(arguments.cfg)
     raw = read_yaml(path)
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path.name}: expected sections with key: value lines, got {shown(raw)}")
+        wanted = "expected sections with lines of the form `key: value`"
+        raise ConfigError(f"{path.name}: {wanted}, got {shown(raw)}")
     # In the config.yaml of a run folder, `notes` contains versions and commit, not settings.
     raw.pop("notes", None)
     raw, notices = drop_keys_of_replaced(

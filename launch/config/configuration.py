@@ -24,7 +24,7 @@ from launch.config.sections import (
     section_settings,
 )
 from launch.config.values import name_hint, read_value
-from ranges import Builders, cross_problems, settings, shown
+from ranges import Builders, cross_problems, refusal, settings, shown
 
 # Keys whose values may change when a run resumes, because the saved weights stay valid.
 KEYS_FREE_ON_RESUME = {
@@ -35,13 +35,14 @@ KEYS_FREE_ON_RESUME = {
     "data.workers",
     "data.prefetch",
     "data.decoded_cache_mib",
+    "data.remote_cache",
     "data.batch_size",
     "train.log_every",
     "train.keep_checkpoints",
     "eval.batch_size",
 }
 
-_MAX_PROBLEMS, _MAX_PROBLEM_CHARACTERS = 30, 1200  # limits of one message
+_MAX_PROBLEMS, _MAX_PROBLEM_CHARACTERS = 30, 1200  # limits of one ConfigError's message
 
 
 _MAX_VALUE_CHARACTERS = 200  # longer values, such as the graph of a net, are shortened in messages
@@ -159,7 +160,8 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
         value = raw.get(name)
         value = {} if value is None else value
         if not isinstance(value, dict):
-            problems.append(f"{name}: expected a section (key: value lines), got {shown(value)}")
+            wanted = "expected a section with lines of the form `key: value`"
+            problems.append(f"{name}: {wanted}, got {shown(value)}")
         elif kind is Choice and name == "net" and _takes_net(raw):
             given = {key: each for key, each in value.items() if key != "name"}
             built[name] = Choice(value.get("name") or "", {}, {}, given)
@@ -239,6 +241,9 @@ def read_choice(
     defaults = {key: each.default for key, each in declared.items()}
     options, before = dict(defaults), len(problems)
     for key, value in raw.items():
+        if text := refusal(builders[name], name, key, value):
+            problems.append(f"{section}.{key}: {text}")
+            continue
         if key not in declared:
             problems.append(f"{section}.{key}: unknown key for {name!r}{name_hint(key, declared)}")
             continue

@@ -12,8 +12,9 @@ VARIABLE = "FACES_DIR"
 GLUONFR_FOLDERS = ("emore", "ms1m")
 """Folders of record sets in ~/.mxnet/datasets/face, as GluonFR names them."""
 WAYS = (
-    f"name a folder with train.rec, train.idx and property (data.records=FOLDER), set {VARIABLE}, "
-    f"or put the files into ~/.mxnet/datasets/face/{' or '.join(GLUONFR_FOLDERS)}"
+    f"name a folder with the files train.rec, train.idx and property with data.records=FOLDER or "
+    f"{VARIABLE}=FOLDER, or put these files into ~/.mxnet/datasets/face/"
+    f"{' or '.join(GLUONFR_FOLDERS)}"
 )
 """Ways to name a record set, for error messages."""
 

@@ -22,8 +22,8 @@ class Duration:
     """A duration of training.
 
     YAML files write a duration as ``51200000 images``, ``100000 steps``, ``2.5 epochs``, ``10 %``
-    (of the complete run) or ``0``.  Only the number of images of a duration in steps depends on the
-    batch size and the number of ranks.
+    (of the complete run) or ``0``.  The batch size and the number of ranks change the number of
+    images of a duration only if its unit is steps.
     """
 
     amount: float = 0.0

@@ -5,12 +5,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 PATH_KEYS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
-"""Keys whose values are paths, in which a leading ``~`` means the home folder."""
-KEYS_WITHOUT_EMPTY_PATH = ("run.dir", "data.records", "eval.sets")
+"""Keys whose paths have a leading ``~`` replaced when the configuration is built.
+
+The value of data.remote_cache keeps its ``~``, because each host has its own home folder.
+"""
+KEYS_WITHOUT_EMPTY_PATH = ("run.dir", "data.records", "data.remote_cache", "eval.sets")
 """Keys that refuse an empty path, which would mean the working folder."""
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:::[A-Za-z][A-Za-z0-9+.-]*)*://")
+
+
+def is_url(path: str) -> bool:
+    """Return whether a value of ``data.records`` is a URL, such as s3://bucket/folder."""
+    return _URL.match(path) is not None
 
 
 class NoHome(argparse.ArgumentTypeError, ValueError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drop the keys of a YAML file that the net or head named on the command line does not have."""
+"""Drop YAML keys that do not apply to the net or head that the command line chooses."""
 
 from __future__ import annotations
 

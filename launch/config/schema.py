@@ -40,7 +40,7 @@ def schema_text(nets: Builders, heads: Builders) -> str:
 
 
 def _with_key(section: str, key: str) -> dict[str, Any]:
-    """Return the schema of a configuration in which a section has a key with a value."""
+    """Return a schema that requires ``key`` in ``section``, with a text that is not empty."""
     named = {"required": [key], "properties": {key: {"type": "string", "pattern": "."}}}
     return {"required": [section], "properties": {section: {"type": "object", **named}}}
 
@@ -59,7 +59,7 @@ def _section(kind: type) -> dict[str, Any]:
 
 
 def _net(nets: Builders) -> dict[str, Any]:
-    """Return the schema of the section ``net``, with the net that train.pretrained states."""
+    """Return the schema of the section ``net``, including the net of a model file (GRAPH_NET)."""
     schema = _choice(nets)
     keys = {"name": {}, "embedding_size": {"type": "integer"}, "symbol": {"type": "string"}}
     then = {

@@ -58,9 +58,11 @@ class DataConfig:
     """Record files, data loader and augmentation."""
 
     records: list[str] = field(default_factory=list)
-    """Record sets to train on: .rec files, or folders that contain train.rec, train.idx and
-    property. Several sets are concatenated. Default: the folder in the environment variable
-    FACES_DIR, or else ~/.mxnet/datasets/face/emore or ms1m."""
+    """Record sets to train on: .rec files, folders with train.rec, train.idx and property, or URLs
+    such as s3://bucket/folder, which are copied to remote_cache. Several sets are concatenated.
+    Default: the folder in the variable FACES_DIR, or else ~/.mxnet/datasets/face/emore or ms1m."""
+    remote_cache: str = "~/.cache/face-training"
+    """Folder for the local copies of record sets at URLs. Each host copies a set once."""
     labels: Literal["stacked", "shared"] = "stacked"
     """Meaning of the labels of several record sets. stacked: the sets contain different people, so
     the labels are renumbered. shared: a label means the same person in every set."""
@@ -148,7 +150,7 @@ class DataConfig:
             yield (
                 "reader",
                 f"'window' reads one record set, got {len(self.records)}; merge the sets with "
-                "tools/shuffle_records.py, or use data.reader=random",
+                "`python -m tools.data shuffle`, or use data.reader=random",
             )
         if self.reader == "window" and self.loader == "cpu":
             yield "reader", "'window' requires data.loader=dali, got cpu; use data.reader=random"
@@ -260,7 +262,7 @@ class OptimConfig:
     """Maximum global L2 norm of the averaged gradients. 0: no clipping."""
     fused_centres: bool = False
     """Update the class centres inside the loss operator, which saves the memory of their gradient.
-    Requires a run with one rank."""
+    Requires a run with one rank, or head.sharded=true."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield a pair (key, error message) for each key that contradicts another key."""

@@ -44,7 +44,7 @@ LIBRARIES = (
 
 
 def preload(site: Path, load: Callable[[str], object] = ctypes.CDLL) -> int:
-    """Load the NVIDIA driver and the libraries of the wheels; return how many libraries it loaded.
+    """Load the NVIDIA driver and the libraries of the wheels; return the number of libraries.
 
     If ``site`` contains none of the wheels, the system provides CUDA and nothing is loaded.
 

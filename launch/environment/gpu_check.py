@@ -73,10 +73,10 @@ def main() -> int:
             )
             return 1
     release = nccl_release()
-    if release and not uses_stub:  # the stub driver has no libcuda.so
+    if release and not uses_stub:  # the stub driver comes without libcuda.so
         try:
             require_driver_link()
-        except NoLink as error:  # a run with one rank needs no libcuda.so
+        except NoLink as error:  # only a notice: one rank runs without libcuda.so
             notices.append(str(error))
     for notice in filter(None, notices):
         print(f"gpu_check: {notice}")

@@ -13,7 +13,7 @@ FILES_PER_RANK = 16
 
 
 class OpenFilesError(ValueError):
-    """Error for a limit on open files with which a run would fail in the middle."""
+    """Error for a limit on open files that is too low for a run."""
 
 
 def require_open_files(ranks: int = 0) -> None:
@@ -31,7 +31,7 @@ def require_open_files(ranks: int = 0) -> None:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with contextlib.suppress(OSError, ValueError):  # some systems refuse an unlimited value
+        with contextlib.suppress(OSError, ValueError):  # some systems refuse RLIM_INFINITY
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     needed = MIN_OPEN_FILES + FILES_PER_RANK * ranks

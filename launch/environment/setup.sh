@@ -51,7 +51,7 @@ esac
 
 run_sum=$(sum_of requirements/$lock.txt "${hooks[@]}" <(echo "$version"))
 horovod_sum=$(sum_of requirements/horovod.txt requirements/$lock.txt <(echo "$version"))
-dev_sum=$(sum_of requirements/dev.txt <(echo "$version"))
+dev_sum=$(sum_of requirements/dev.txt requirements/align.txt <(echo "$version"))
 # The Dockerfiles create the environment before they copy pyproject.toml.  The checksum includes the
 # path of the checkout, because the installation refers to it.
 checkout_sum=
@@ -156,6 +156,8 @@ fi
 if is_pending dev; then
     say "installing requirements/dev.txt (tests and lint)"
     pip install --quiet --require-hashes -r requirements/dev.txt
+    # Without dependencies: OpenCV and ONNX Runtime are those of cpu.txt or gpu.txt.
+    pip install --quiet --no-deps --require-hashes -r requirements/align.txt
     echo "$dev_sum" >"$venv/.stamp-dev"
 fi
 say "ready: $("$venv/bin/python" -c 'import sys; print(sys.version.split()[0])') in $venv"

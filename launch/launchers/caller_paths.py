@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from launch.config.paths import PATH_KEYS
+from launch.config.paths import PATH_KEYS, is_url
 
 MAX_VALUE_CHARACTERS = 10_000
 """Maximum length of a value that is parsed as YAML, whose parser needs quadratic time."""
@@ -49,18 +49,18 @@ def resolve_arguments(arguments: Sequence[str], caller: Path, project: Path) -> 
 
 
 def _resolve_config(name: str, caller: Path) -> str:
-    """Return the absolute path of an existing file; another name may be one in configs/."""
+    """Return the absolute path of an existing file; other names may be files in configs/."""
     return str(caller / name) if (caller / name).is_file() else name
 
 
 def _resolve_value(text: str, caller: Path) -> str:
     """Return the text of a path or of a YAML list of paths, with absolute paths."""
     if len(text) > MAX_VALUE_CHARACTERS:
-        return text  # run_train.py refuses the text
+        return text  # run_train.py will refuse the text
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
-        return text  # run_train.py treats the text as a path, or refuses it
+        return text  # run_train.py will refuse the text or treat it as a path
     if isinstance(value, str) and value == text:
         return _resolve_path(text, caller)
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
@@ -70,4 +70,5 @@ def _resolve_value(text: str, caller: Path) -> str:
 
 def _resolve_path(path: Any, caller: Path) -> str:
     # "~" and "${NAME}" are expanded later; an empty path is refused later.
-    return path if not path or path.startswith(("~", "${")) else str(caller / path)
+    is_complete = not path or path.startswith(("~", "${")) or is_url(path)
+    return path if is_complete else str(caller / path)

@@ -127,7 +127,7 @@ def parse_hosts(text: str) -> list[Host]:
 
 
 def limit_ranks(hosts: Sequence[Host], ranks: int | None) -> list[Host]:
-    """Distribute ``ranks`` ranks over the hosts: fill the slots of the first host, then the next.
+    """Distribute ``ranks`` ranks over the hosts: fill the first host, then the next.
 
     horovodrun 0.28 with Gloo starts a rank on every slot of -H and ignores -np.  The launcher
     therefore passes exactly as many slots as ranks.

@@ -2,8 +2,9 @@
 """Start ranks on this host:  python -m launch.local -np 2 --cfg NAME.yaml [overrides]
 
 The launcher runs horovodrun, divides the cores among the ranks and prints the lines of rank 0
-without horovodrun's prefixes.  On a terminal it draws a progress bar.  On failure it prints the
-error message of the run and returns its exit code instead of horovodrun's traceback.
+without horovodrun's prefixes.  On a terminal it draws a progress bar.  If the run fails, the
+launcher prints the error message of the run, not horovodrun's traceback, and returns the exit code
+of the run.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--data",
         help="your folder with train.rec, train.idx, property and perhaps .bin verification sets; "
-        "the default of --cfg is then own.yaml",
+        "with --data the default of --cfg is own.yaml",
     )
     try:
         options, arguments = parser.split(argv)

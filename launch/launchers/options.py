@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
             prog=f"python -m {module}",
             description=description,
             epilog="All other arguments are passed to run_train.py, whose --help lists them.",
-            allow_abbrev=False,  # else argparse may match run_train.py's options
+            allow_abbrev=False,  # run_train.py's options may be abbreviations of ours
         )
         self.add_argument("--version", action=VersionAction)
         self._module = module
@@ -97,7 +97,7 @@ def shell_environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_configuration(train: Sequence[str], arguments: Sequence[str], folder: object) -> int:
-    """Check the arguments of run_train.py without a start of ranks; return its exit code.
+    """Let run_train.py check its arguments without starting ranks; return the exit code.
 
     Parameters
     ----------

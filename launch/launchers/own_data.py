@@ -28,7 +28,7 @@ def add_own_data(arguments: Sequence[str], data: str, caller: Path) -> tuple[lis
     Parameters
     ----------
     arguments
-        Arguments of run_train.py, which have precedence.
+        Arguments of run_train.py; they override the added arguments.
     data
         Folder with train.rec, train.idx and property, and perhaps with .bin files.
     caller

@@ -10,12 +10,12 @@ from typing import TextIO
 from tqdm import tqdm
 
 REFRESH_INTERVAL_S = 0.5
-_STATE_FORMAT = "{desc}, {elapsed}"  # until the number of steps is known
+_STATE_FORMAT = "{desc}, {elapsed}"  # format until the number of steps is known
 _FULL_FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n}/{total} steps, {elapsed}{postfix}"
 _STEP = re.compile(
     r"step (\d+)/(\d+)  .*?loss (\S+)  .*?(\S+) images/s  data wait (\S+) %  ETA (\S+)"
 )
-# States of the run by the lines that begin them.  The first pattern that matches a line applies.
+# Pattern of the line that begins a state, and name of the state.  The first match applies.
 _STATES = {
     r"step \d+/\d+  ": "training",
     r"verifying ": "verifying",

@@ -61,7 +61,7 @@ class Reader:
 class HorovodrunReader(Reader):
     """Output filter for horovodrun: prints the lines of rank 0 and all errors without prefixes."""
 
-    stderr = subprocess.STDOUT  # horovodrun's prefixes name rank and stream
+    stderr = subprocess.STDOUT  # one pipe for both: horovodrun's prefixes name the stream
 
     # On SIGTERM horovodrun waits 5 s and kills its ranks.  If horovodrun hangs, the launcher kills
     # horovodrun; the companion process of each rank then stops the rank within 3.5 s.
@@ -88,14 +88,15 @@ class HorovodrunReader(Reader):
     def __init__(self) -> None:
         super().__init__()
         self._codes: list[int] = []
-        self._held: tuple[str, str] | None = None  # rank and text of a message without a signal
+        self._held: tuple[str, str] | None = None  # rank, and text that lacks the signal
 
     def read(self, line: str, stream: str) -> tuple[str, str] | None:
         if prefix := self._prefix.match(line):
             text = line[prefix.end() :]
             hidden = (prefix[2] == "stdout" and prefix[1] != "0") or self._noise.match(text)
             if UNKNOWN_END in text and text.startswith(f"run_train: rank {prefix[1]} "):
-                self._held = prefix[1], text  # until horovodrun prints the exit code of that rank
+                # Hold the message until horovodrun prints the exit code of this rank.
+                self._held = prefix[1], text
                 return None
             return None if hidden else (text, prefix[2])
         if match := self._exit_message.match(line):
@@ -119,7 +120,8 @@ class Screen:
     Parameters
     ----------
     on_closed_pipe
-        Function to call once, after the reader of standard output or error has closed its pipe.
+        Function to call when the reader of standard output or error has closed the pipe; it is
+        called at most once.
     """
 
     def __init__(self, on_closed_pipe: Callable[[], object]):
@@ -132,7 +134,7 @@ class Screen:
         self.try_write(stream, lambda: print(text, file=file, flush=True))
 
     def try_write(self, stream: str, write: Callable[[], object]) -> None:
-        """Call a function that writes to a stream; do nothing once the stream has failed."""
+        """Call a function that writes to a stream; do nothing if the stream has failed earlier."""
         if stream in self._failed_streams:
             return
         try:
@@ -155,8 +157,9 @@ def supervise(command: Sequence[str], environment: Mapping[str, str], reader: Re
     """Run a command in the project folder and return the exit code of the ranks.
 
     ``reader.stop`` is called on Ctrl-C, SIGTERM, SIGHUP (unless nohup ignores it), and when the
-    program that reads the launcher's output closes its pipe.  The output of the command is then
-    still read to its end.  If the launcher is killed, the kernel sends SIGTERM to the command.
+    program that reads the launcher's output closes the pipe.  After such a stop, the output of the
+    command is still read to its end.  If the launcher is killed, the kernel sends SIGTERM to the
+    command.
 
     Parameters
     ----------

@@ -10,11 +10,10 @@ through host memory (`through_host`).
 from __future__ import annotations
 
 import ctypes
-import ipaddress
 import itertools
 import json
 import os
-import socket
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -24,7 +23,10 @@ import mxnet as mx
 import numpy as np
 
 from launch.ranks.host_allreduce import Arrays, HostTrainer, in_host_memory
+from launch.ranks.host_name import NoConnection, require_host_address
 from launch.ranks.roll_call import make_roll_call
+
+__all__ = ["Comm", "HorovodComm", "NoConnection", "NoLink", "connect", "through_host"]
 
 NamedArrays = Mapping[str, mx.nd.NDArray]
 Statistic = Callable[[mx.nd.NDArray], mx.nd.NDArray]
@@ -54,7 +56,7 @@ class Comm:
         return rows
 
     def gather_json(self, value: Any) -> list[Any]:
-        """Return the values of all ranks in rank order; each must be serializable as JSON."""
+        """Return the values of all ranks in rank order; all values must be serializable as JSON."""
         return [value]
 
     def broadcast(self, parameters: Mapping[str, Any]) -> None:
@@ -75,6 +77,30 @@ class Comm:
         """
         return by(rows)
 
+    def gather_rows(self, rows: mx.nd.NDArray, key: str) -> mx.nd.NDArray:
+        """Concatenate the rows of all ranks, rank 0 first, without blocking.
+
+        Parameters
+        ----------
+        rows
+            Array of shape (n, ...).  All ranks pass arrays of equal shape.
+        key
+            Name of the exchange, equal on all ranks.  Two exchanges of a step need different names.
+        """
+        return rows
+
+    def sum_rows(self, rows: mx.nd.NDArray, key: str) -> mx.nd.NDArray:
+        """Return the sum of the arrays of all ranks without blocking; ``rows`` may be overwritten.
+
+        Parameters
+        ----------
+        rows
+            Array of any shape, equal on all ranks.
+        key
+            Name of the exchange, as for `gather_rows`.
+        """
+        return rows
+
     def trainer(self, parameters: Any, optimizer: mx.optimizer.Optimizer) -> mx.gluon.Trainer:
         """Return a trainer that averages the gradients over the ranks before each update."""
         return mx.gluon.Trainer(parameters, optimizer, kvstore=None)
@@ -83,7 +109,7 @@ class Comm:
         """Raise NoLink if this device is a GPU whose NVIDIA driver Horovod cannot load."""
 
     def notice(self, ctx: mx.Context) -> str:
-        """Return a notice on how the ranks exchange arrays on this device, or ""."""
+        """Return a notice if ranks exchange arrays on this device through host memory, or ""."""
         return ""
 
     def has_lost(self, error: Exception) -> bool:
@@ -104,7 +130,9 @@ class Comm:
 class HorovodComm(Comm):
     """Communication of this rank with the other ranks over Horovod."""
 
-    _reductions: Iterator[int] = field(default_factory=itertools.count, compare=False)
+    _exchanges: Mapping[str, Iterator[int]] = field(
+        default_factory=lambda: defaultdict(itertools.count), compare=False
+    )
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         # Horovod: allgather and a float64 sum on the host keep counts and flags exact, in contrast
@@ -160,18 +188,24 @@ class HorovodComm(Comm):
                 hvd.allreduce_(exchanged[name], average=True, name=f"average.{name}")
 
     def reduce(self, rows: mx.nd.NDArray, by: Statistic) -> mx.nd.NDArray:
-        import horovod.mxnet as hvd
+        return by(self.gather_rows(rows, "reduce"))
 
+    def gather_rows(self, rows: mx.nd.NDArray, key: str) -> mx.nd.NDArray:
         # Horovod: allgather would block to exchange the shapes, which are equal on all ranks here.
         # Each rank therefore fills its part of a zero array, and allreduce sums the arrays.
         all_rows = mx.nd.zeros((self.size, *rows.shape), rows.context, rows.dtype)
         all_rows[self.rank] = rows
+        return self.sum_rows(all_rows, key).reshape((-1, *rows.shape[1:]))
+
+    def sum_rows(self, rows: mx.nd.NDArray, key: str) -> mx.nd.NDArray:
+        import horovod.mxnet as hvd
+
         # Operations in flight must have different names.  The host may submit two more steps before
         # the device has finished the current step.
-        name = f"reduce.{next(self._reductions) % 8}"
-        with _exchangeable({name: all_rows}) as exchanged:
+        name = f"{key}.{next(self._exchanges[key]) % 8}"
+        with _exchangeable({name: rows}) as exchanged:
             hvd.allreduce_(exchanged[name], average=False, name=name)
-        return by(all_rows.reshape((-1, *rows.shape[1:])))
+        return rows
 
     def trainer(self, parameters: Any, optimizer: mx.optimizer.Optimizer) -> mx.gluon.Trainer:
         import horovod.mxnet as hvd
@@ -184,9 +218,9 @@ class HorovodComm(Comm):
             return HostTrainer(parameters, optimizer, self.size, sum_in_place)
         trainer = hvd.DistributedTrainer(parameters, optimizer)
         if not trainer._average_in_framework:
-            # Horovod: with NCCL 2.10 and newer, the reduction would compute averages.  Gradient
-            # clipping (training/step.py) requires sums, which ``update`` divides by the number of
-            # ranks.
+            # Horovod: with NCCL 2.10 and newer, DistributedTrainer would let NCCL average the
+            # gradients.  Gradient clipping (training/step.py) requires sums, which ``update``
+            # divides by the number of ranks.
             trainer._average_in_framework, trainer._postscale_factor = True, 1.0
             trainer._scale /= self.size
         return trainer
@@ -275,10 +309,6 @@ CYCLE_MS = "5"
 """Cycle time of Horovod with Gloo in milliseconds, unless HOROVOD_CYCLE_TIME is set."""
 
 
-class NoConnection(ValueError):
-    """Error of a rank that cannot connect to the other ranks, and therefore exits alone."""
-
-
 def connect() -> Comm:
     """Connect to the other ranks, if any; return the object that communicates with them.
 
@@ -290,7 +320,7 @@ def connect() -> Comm:
     """
     if int(os.environ.get("HOROVOD_SIZE", "1")) == 1:
         return Comm()
-    _check_host_name(socket.gethostname(), _has_other_hosts())
+    require_host_address()
     hvd = _load_horovod()
     if not nccl_release():
         # Horovod: in each cycle (1 ms by default) the ranks negotiate the ready tensors in a busy
@@ -316,31 +346,3 @@ def _load_horovod() -> Any:
     finally:
         ctypes.RTLD_GLOBAL = original
     return hvd
-
-
-def _has_other_hosts() -> bool:
-    """Return whether ranks on other hosts connect to this host."""
-    size = os.environ.get("HOROVOD_SIZE", "1")
-    local_size = os.environ.get("HOROVOD_LOCAL_SIZE", size)
-    # If the rendezvous server has a loopback address, all ranks run on the host of that server.
-    server = os.environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR", "")
-    return int(size) > int(local_size) and not server.startswith("127.")
-
-
-def _check_host_name(name: str, several_hosts: bool) -> None:
-    # Horovod 0.28 passes the network interface to its first Gloo device only.  The devices of its
-    # process sets, including the global one, bind to the address of the host name.
-    try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        address = "ADDRESS (reachable from the other hosts)" if several_hosts else "127.0.1.1"
-        raise NoConnection(
-            f"launch: the name of this host cannot be resolved, got {name!r} ({error.strerror}); "
-            f"add the line '{address} {name}' to /etc/hosts"
-        ) from None
-    address = str(found[0][4][0])
-    if several_hosts and ipaddress.ip_address(address.partition("%")[0]).is_loopback:
-        raise NoConnection(
-            f"launch: the name of this host must resolve to an address that other hosts can reach, "
-            f"got {address} for {name!r}; change the address of {name} in /etc/hosts"
-        )

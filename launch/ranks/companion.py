@@ -102,7 +102,7 @@ class Log:
             while data := os.read(temporary, READ_BYTES):
                 self._append(data)
             os.close(temporary)
-            if self.error:  # only the temporary log is complete: keep it
+            if self.error:  # the copy is incomplete: keep the temporary log
                 return
             os.unlink(self._path)
         self._path, self._in_run_folder = path, True
@@ -273,7 +273,8 @@ class Companion:
             self._forwarders["stderr"].put(text.encode())
 
     def _report_end(self) -> None:
-        # If the launcher has ended, so has its server, and the log contains the reason.
+        # _kill_at is set if the launcher has ended.  Its rendezvous server has then ended too, and
+        # the log already contains the reason.
         if self._kill_at is None and (message := report_end(self._end, os.environ)):
             self._handle("stderr", f"run_train: {message}\n".encode())
 

@@ -60,7 +60,7 @@ def _empty_copy(array: mx.nd.NDArray, pinned: bool) -> mx.nd.NDArray:
 
 @contextmanager
 def in_host_memory(arrays: Mapping[str, mx.nd.NDArray]) -> Iterator[dict[str, mx.nd.NDArray]]:
-    """Yield copies of the arrays in host memory by name; copy them to the device at the end."""
+    """Yield host copies of the arrays, by name; copy them back to the device at the end."""
     copies = HostCopies(list(arrays.values()))
     copies.copy_from_device()
     yield dict(zip(arrays, copies.copies, strict=True))

@@ -179,7 +179,8 @@ class ExitStatus:
         Return None if the status is unknown: the parent of the process has already read the status,
         and the kernel is older than Linux 6.15.
         """
-        # The kernel moves the status from /proc to the pidfd when the parent reads it: ask again.
+        # When the parent reads the status, the kernel moves the status from /proc to the pidfd.  If
+        # that happens between the two queries, both find nothing: repeat them.
         for _ in range(2):
             if (status := self._ask_pidfd()) is not None:
                 return status
@@ -193,7 +194,7 @@ class ExitStatus:
         struct.pack_into("Q", info, 0, _PIDFD_INFO_EXIT)
         try:
             fcntl.ioctl(self._descriptor, _PIDFD_GET_INFO, info, True)
-        except (OSError, ValueError):  # ValueError: there is no descriptor
+        except (OSError, ValueError):  # ValueError: the descriptor is -1
             return None
         (mask,), (code,) = struct.unpack_from("Q", info), struct.unpack_from("i", info, 60)
         return int(code) if mask & _PIDFD_INFO_EXIT else None
@@ -240,8 +241,8 @@ def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
 def kill_forks_at_exit() -> None:
     """Make the kernel kill every forked child when this process ends.
 
-    Otherwise, after a SIGKILL of this process, the worker processes of its loader would wait for
-    work forever.
+    Without this call, worker processes of a loader would wait for work forever after a SIGKILL of
+    this process.
     """
     os.register_at_fork(after_in_child=end_with_parent)
 

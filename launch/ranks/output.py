@@ -69,8 +69,8 @@ def attach_companion() -> Output | None:
     code 2 if its limit on open files is too low.
     """
     if sys.getfilesystemencoding() != "utf-8":
-        # File names and YAML files are UTF-8, and other locales would raise UnicodeEncodeError.
-        # Python can switch to UTF-8 only by restarting.
+        # File names and YAML files are UTF-8.  With another encoding, some names would raise
+        # UnicodeEncodeError.  Python can switch to UTF-8 only by restarting.
         encoding = {LAUNCHER_ENCODING_VARIABLE: sys.stdout.encoding}
         environment = {**os.environ, "PYTHONUTF8": "1", **encoding}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
@@ -80,14 +80,14 @@ def attach_companion() -> Output | None:
     except OpenFilesError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    chain = find_chain(os.getpid())  # early: the launcher must still exist
+    chain = find_chain(os.getpid())  # now, while the launcher still exists
     reading, writing = zip(os.pipe(), os.pipe(), os.pipe(), strict=True)
     try:
         process = subprocess.Popen(
             [sys.executable, "-S", COMPANION, *map(str, (os.getpid(), *reading, chain))],
             stdin=subprocess.DEVNULL,
             pass_fds=reading,
-            start_new_session=True,  # signals to the rank's group do not reach the companion
+            start_new_session=True,  # else signals to the rank's group reach the companion
         )
     except OSError as error:
         for descriptor in (*reading, *writing):

@@ -103,7 +103,7 @@ class RollCall:
     def find_missing(self) -> tuple[dict[int, str], bool]:
         """Find the ranks that have ended or do not answer.
 
-        Return a dict from rank to state, and whether this rank prints the error message of all
+        Return a dict from rank to state, and whether this rank prints the error message for all
         remaining ranks.
         """
         self.board.put(f"lost-{self.rank}", "1")
@@ -177,8 +177,8 @@ def make_roll_call(rank: int, size: int) -> RollCall | None:
 def report_end(status: int | None, environment: Mapping[str, str]) -> str:
     """Report the end of a rank to the other ranks; return the message to print, or "".
 
-    There is no message for a rank that exited, because it has printed its reason, and for a stop
-    signal.  There is none either if another process has already named the cause of the end.
+    The message is "" in three cases: the wait status is 0, because such a rank prints its own error
+    message; a stop signal ended the rank; or another process has already named the cause.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ import os
 
 
 def share_cores() -> int:
-    """Set OMP_NUM_THREADS to the cores of this host divided by its ranks; return its value.
+    """Set OMP_NUM_THREADS to the number of cores per rank of this host; return the value.
 
     The number of ranks of this host is HOROVOD_LOCAL_SIZE, which horovodrun sets.  An
     OMP_NUM_THREADS that the user has set has precedence.
@@ -20,6 +20,7 @@ def share_cores() -> int:
     local_size = int(os.environ.get("HOROVOD_LOCAL_SIZE", "1"))
     threads = max(1, cores // local_size)
     value = os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    # Otherwise waiting OpenMP threads would spin on cores that the loader and other ranks need.
+    # Without the policy PASSIVE, waiting OpenMP threads would spin on cores that the loader and
+    # other ranks need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return max(1, int(value)) if value.isdecimal() else threads

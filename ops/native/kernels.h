@@ -41,7 +41,7 @@ struct MarginSoftmaxResults {
   T* cosine;   // (B,) of the target, without margin; 0 for a label of -1
   T* maximum;  // (B,) largest logit
   T* total;    // (B,) sum of exp(logit - maximum)
-  T* pull;     // (B, D) gradient of each row's loss for its embedding
+  T* pull;     // (B, D) gradient of each row's loss with respect to the row's embedding
   T* share;    // (C,) upper bound of |sum_b p_bj x_b|, divided by |w_j| if centres are normalised;
                // a huge value for a class that is a target
 };

@@ -2,8 +2,8 @@
 """Choose the decode mode for ``data.decode=auto``.
 
 The fastest mode depends on the GPU, the number of CPU cores per rank and the image sizes.
-Therefore all ranks with a GPU time every mode at the same time, with the real decoders and a sample
-of the run's images.
+Therefore all ranks with a GPU time every mode with the real decoders and a sample of the run's
+images.  At any time, all ranks time the same mode.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 SAMPLE_IMAGES = 512
 # Number of images that the compiled decoder decodes as a trial on a machine without a GPU.
 PROBE_IMAGES = 64
-# The compiled decoder is chosen if it fails to decode at most this fraction of the trial images.
+# The compiled decoder is chosen unless it fails on more than this fraction of the trial images.
 MAX_FALLBACK_FRACTION = 0.5
 
 
@@ -56,14 +56,14 @@ def choose_decode_path(
 ) -> tuple[str, str]:
     """Choose the decode mode for the run; return its name and a line for the log.
 
-    All ranks must call this function together, and all get the same result.  With GPUs the ranks
-    time each mode at the same time, because they share CPU cores and the disk.  Without a GPU no
-    mode is timed: the result is "native" if the compiled decoder is available and supports most of
-    PROBE_IMAGES random images, else "cpu".
+    All ranks must call this function together, and all get the same result.  With GPUs all
+    ranks time the same mode at the same time, because the ranks share CPU cores and the disk.
+    Without a GPU no mode is timed: the result is "native" if the compiled decoder is available and
+    supports most of PROBE_IMAGES random images, else "cpu".
 
     ``gather`` is a blocking allgather that concatenates the arrays of all ranks.  ``seconds`` is
-    the time for which each mode is measured.  ``permitted_bad_images`` is that of ``build_loader``.
-    Raises ValueError if no mode works on every rank.
+    the time for which each mode is measured.  ``permitted_bad_images`` has the same meaning as in
+    ``build_loader``.  Raises ValueError if no mode works on every rank.
     """
     if ctx.device_type != "gpu":
         return _choose_without_gpu(records, gather)
@@ -181,7 +181,7 @@ def measure(
 def warm_up(batches: Iterator[mx.nd.NDArray], batch_size: int) -> None:
     """Take and drop batches until the decoder has allocated all its memory.
 
-    The number of dropped batches is that of the sample plus that of the decoder's queue.
+    The function drops as many batches as the sample and the decoder's queue have together.
     """
     for _ in range(_sample_steps(batch_size) + IN_FLIGHT_GROUPS * batches_per_group(batch_size)):
         next(batches)
@@ -201,11 +201,11 @@ def images_per_second(batches: Iterator[mx.nd.NDArray], batch_size: int, seconds
 
 
 def fastest_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)) -> str:
-    """Return the name of the decode mode whose slowest rank is fastest; steps wait for that rank.
+    """Return the name of the decode mode whose slowest rank has the highest rate.
 
-    If several modes are equally fast, the first of them is returned.  ``rates_of_ranks`` holds
-    images/s as an array (ranks, modes), with 0 where a rank cannot use a mode.  ``names`` holds the
-    names of the modes.
+    Every training step waits for the slowest rank.  If several modes are equally fast, the first of
+    them is returned.  ``rates_of_ranks`` holds images/s as an array (ranks, modes), with 0 where a
+    rank cannot use a mode.  ``names`` holds the names of the modes.
     """
     slowest = np.asarray(rates_of_ranks).min(axis=0)
     if not slowest.max() > 0:

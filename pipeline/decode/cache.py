@@ -34,7 +34,7 @@ __all__ = ["CacheError", "DecodedCache", "remove_stale_caches"]
 FOLDER = Path(os.environ.get("FACE_CACHE_FOLDER") or "/dev/shm")
 PREFIX = "face-decoded-"
 MIB = 1 << 20
-# Version of the decoded pixels, which the cache's file name depends on.  Change the version when
+# Version of the decoded pixels, a part of the hash in a cache's file name.  Change the version when
 # the code decodes the same JPEGs to other pixels, so that old caches are not reused.
 _CONTENT = "upright"
 

@@ -153,8 +153,9 @@ def to_planes(image: Any, augmentation: Augmentation) -> Any:
     pipeline has a GPU, all these steps run on the GPU, even if the CPU decoded the images.
     """
     if Pipeline.current().device_id is not None and image.device == "cpu":
-        # Copy uint8 images to the GPU first: after the other steps the images may be float32, which
-        # has four times the bytes, and the CPU cores stay free for decoding.
+        # Copy the images to the GPU before all other steps, for two reasons.  The CPU cores stay
+        # free for decoding.  The images are still uint8; after the other steps they may be float32,
+        # which has four times the bytes.
         image = image.gpu()
     image = augment(image, augmentation)
     return fn.crop_mirror_normalize(
@@ -339,8 +340,8 @@ def jpeg_hardware_notice(load: Callable[[str], object] = ctypes.CDLL) -> str:
         load("libnvcuvid.so.1")
     except OSError as error:
         return (
-            "decode: nvJPEG cannot use a hardware JPEG decoder, so the modes mixed, mixed_cuda and "
-            f"mixed_hardware decode alike: libnvcuvid.so.1 cannot be loaded, got {error}; in a "
-            "container set NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+            "decode: nvJPEG cannot use a hardware JPEG decoder without libnvcuvid.so.1, so the "
+            f"modes mixed, mixed_cuda and mixed_hardware decode alike, got {error}; in a container "
+            "set NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
         )
     return "decode: libnvcuvid.so.1 is loaded, so nvJPEG can use JPEG hardware if the GPU has any"

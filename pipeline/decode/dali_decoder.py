@@ -118,7 +118,7 @@ class DaliDecoder:
         self._in_flight.append(group._replace(images=None))
 
     def _take(self) -> Any:
-        """Wait for the oldest group; return its images, and replace bad images of all groups."""
+        """Replace the bad images of all groups in flight, and return the images of the oldest."""
         while True:
             assert self._graph is not None
             try:

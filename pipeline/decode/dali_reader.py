@@ -60,7 +60,7 @@ class DaliReaderDecoder:
     """Decodes batches of images that DALI reads itself, with one DALI pipeline per epoch.
 
     This decoder supports only record sets of one .rec file: DALI's reader treats several files as
-    one split stream, and loses its position at a file that begins with an image.
+    one stream, and loses its position at a file that begins with an image.
 
     The sampler computes the shard, the seed and the order of DALI's reader.  ``reader`` reads the
     same records by row, to check them and to find a damaged image.  The decoder writes an .idx that
@@ -128,7 +128,7 @@ class DaliReaderDecoder:
             "num_shards": sampler.share.size,
             "random_shuffle": sampler.window > 1,
             "initial_fill": sampler.window,
-            "seed": sampler.reader_seed(epoch),  # the sampler computes its order from this seed
+            "seed": sampler.reader_seed(epoch),  # the sampler computes the order from this seed
             "tensor_init_bytes": 1,  # DALI copies no record, so it needs no buffers for records
             "dont_use_mmap": not self._reader.is_guarded,
         }

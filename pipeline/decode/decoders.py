@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 GROUP_IMAGES = 512
 # Minimum number of images that the compiled decoder has in flight.
 MIN_IN_FLIGHT_IMAGES = 256
-# Maximum number of batches that the compiled decoder has in flight, because each batch takes at
-# least two huge pages.  This limit has priority over MIN_IN_FLIGHT_IMAGES.
+# Maximum number of batches that the compiled decoder has in flight.  The number is limited because
+# each batch takes at least two huge pages.  This limit has priority over MIN_IN_FLIGHT_IMAGES.
 MAX_IN_FLIGHT_BATCHES = 16
 
 WINDOW_CANNOT_SKIP = (

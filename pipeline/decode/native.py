@@ -3,7 +3,7 @@
 
 Both decoders return the same pixels.  The compiled decoder (``ops.jpeg_decoder``) reads directly
 from the mapped files.  The compiled decoder also refuses a JPEG whose data ends before its last
-pixels, which DALI does not detect.
+pixels.  DALI does not detect the missing data.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class JpegFallbackDecoder:
             size, threads = self._max_images, self._threads
             self._graph = DecodeGraph(size, "cpu", threads, 1, device_id=None, **options)
         images = self.reader.gather(rows, self._buffers)
-        # After an error DALI cannot use the graph any more: the next call makes another one.
+        # After an error DALI cannot use the graph any more: the next call makes another graph.
         graph, self._graph = self._graph, None
         graph.feed(images, None)
         pixels = np.array(take_tensor(self.reader, graph, [rows]))

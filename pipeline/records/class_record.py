@@ -2,9 +2,9 @@
 """Record of the classes of a training set, with which a later run finds the same classes again.
 
 Checkpoints store the record as JSON: ``num_classes``; ``sets``, one fingerprint per record set; and
-``runs``, rows [first class, set, first label, count].  A row says that ``count`` consecutive
-classes have consecutive labels in the set of that index.  The index is SHARED if a label means the
-same person in every set.
+``runs``, rows [first class, set index, first label, count].  A row says that ``count`` consecutive
+classes have consecutive labels in the set with that index.  The index is SHARED if a label means
+the same person in every set.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def match_classes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[np.nd
 
 
 def _expand(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index of the set and the label of each class, int64 (C,) each."""
+    """Return two arrays, int64 (C,): the set index of each class, and the label of each class."""
     count = int(record["num_classes"])
     sets, labels = np.full(count, SHARED - 1), np.zeros(count, dtype=np.int64)
     for first, index, label, length in record["runs"]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Number the classes: join the labels of several record sets, drop people with too few images.
+"""Number the classes: join the labels of record sets, and drop people with too few images.
 
 The array ``origins``, int64 (C, 2), has one row for each of the C classes.  A row holds the index
 of the class's set in the list of sets (SHARED if the sets share their labels), and the label of the

@@ -30,7 +30,7 @@ _PIECE_BYTES = 1 << 20
 
 
 def narrow(numbers: np.ndarray) -> np.ndarray:
-    """Convert numbers to int32, which halves the memory, if that changes no value."""
+    """Convert numbers to int32, to halve their memory, unless a value would change."""
     with np.errstate(invalid="ignore"):
         small = numbers.astype(np.int32)
     return small if (small == numbers).all() else numbers
@@ -105,8 +105,8 @@ def image_index(records: RecordSet, folder: Path) -> Path:
     """Return the path of an .idx in ``folder`` that lists only images; write the file if missing.
 
     The file name contains a hash of the content, so all ranks and resumed runs share one file.  A
-    second file, with the suffix ``.crc``, holds the CRC-32 of the first.  If they do not match, the
-    function writes both again.
+    second file, with the suffix ``.crc``, holds the CRC-32 of the .idx.  If the CRC-32 does not
+    match, the function writes both files again.
     """
     digest = hashlib.sha256()
     for part in row_slices(len(records)):

@@ -108,11 +108,11 @@ def labels_from_scan(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read all record headers; return the rows of the images and the labels of these images.
 
-    Raises RecordError if an image record holds no image, or if no record starts at an offset.
+    Raises RecordError if an image record holds no image, or no record starts at an .idx offset.
     """
     headers = file.headers()
     check_magic(file, np.arange(len(file.keys)), headers)
-    rows = header.image_rows if header else _find_image_rows(file.keys, headers)
+    rows = header.image_rows if header else find_image_rows(file.keys, headers)
     _check_bodies(file.rec, file.keys[rows], headers, rows)
     return rows, headers.label[rows]
 
@@ -145,7 +145,7 @@ def check_labels(rec: Path, keys: np.ndarray, labels: np.ndarray, num_classes: i
     )
 
 
-def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
+def find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
     """Return the rows of the image records: all but a header record and the identity records.
 
     Return an empty array if no record holds an image.
@@ -157,8 +157,8 @@ def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
     first, stop = headers.label[end:], headers.second[end:]
     is_bare = (headers.body <= 0) & (headers.flag >= 2)
     # An image record with two labels has flag 2 too, like an identity record.  But the labels of
-    # identity records are key ranges, and the last range includes the key of the last image, which
-    # float32 may have rounded.
+    # identity records are key ranges, and the ranges reach at least to the key of the last image.
+    # That key is compared as float32, because identity records store keys as float32.
     are_ranges = bool(
         len(first) and (first <= stop).all() and stop.max() >= np.float32(keys[end - 1])
     )

@@ -197,7 +197,7 @@ def read_pieces(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[
 
 
 def read_piece(data: np.ndarray, start: int, size: int) -> np.ndarray:
-    """Return ``size`` bytes of an array from ``start`` on; fewer if the array ends before that."""
+    """Return ``size`` bytes of an array from ``start`` on, or fewer if the array ends earlier."""
     return read_pieces(data, np.array([start]), np.array([min(start + size, len(data))]))[0]
 
 

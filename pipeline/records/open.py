@@ -99,8 +99,8 @@ def open_records(
     Raises
     ------
     RecordError
-        If a file is missing, truncated or belongs to another set, if a label is no whole number in
-        ``[0, num_classes)``, if an image record holds no image, if the sets do not fit together,
+        If a file is missing, truncated or belongs to another set, if a label is not a whole number
+        in ``[0, num_classes)``, if an image record holds no image, if the sets do not fit together,
         or if the filter drops all people.
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
@@ -240,7 +240,7 @@ def _load_index(rec: Path, idx: Path, scan_folder: Path) -> _Index:
         try:
             return _load_cached(cached)
         except (DamagedIndex, OSError, ValueError):  # ValueError: the file is empty
-            cached.unlink(missing_ok=True)  # damaged, for example by a crash of the host
+            cached.unlink(missing_ok=True)  # damaged by a crash of the host, for example
     index, scanned = _parse(rec, idx)
     index = index._replace(labels=narrow(index.labels))
     # check_labels refuses negative and fractional labels later.
@@ -287,7 +287,7 @@ def _parse(rec: Path, idx: Path) -> tuple[_Index, bool]:
         )
     rows: np.ndarray | slice = images
     if images[-1] - images[0] == len(images) - 1:
-        # Without gaps, index with a slice, which gives views instead of copies.
+        # If the rows have no gaps, index with a slice, which gives views instead of copies.
         rows = slice(int(images[0]), int(images[-1]) + 1)
     people = header.end - header.first_identity if header else 0
     facts = {"notices": notices, "people": people, "present": 0}

@@ -23,7 +23,7 @@ CUT_OFF_IMAGE = "is cut off, got an end-of-image marker before its last pixels"
 # Largest size of an image in an array of images, as a multiple of the mean size.  All rows of the
 # array are as long as its largest image.
 MAX_SIZE_OVER_MEAN = 16
-_MIN_MEAN_BYTES = 4096  # smallest mean size in bytes that MAX_SIZE_OVER_MEAN is applied to
+_MIN_MEAN_BYTES = 4096  # MAX_SIZE_OVER_MEAN multiplies the mean size, or this size if it is larger
 
 
 class BufferRing:
@@ -58,7 +58,8 @@ class RecordReader:
         self.files = mapped.mapped_files([*self.maps, *columns])
         """Bytes of each mapped file, uint8 (n,): the .rec files and the cached index."""
         # Total size and number of the images read so far.  The initial values stand for one image
-        # of the mean record size, which is too large if the set omits records of the file.
+        # of the size of the files divided by the number of records in the set.  This estimate is
+        # too large if the set omits records of the files.
         self._bytes, self._count = sum(data.size for data in self.maps) // len(records), 1
 
     @property
@@ -172,8 +173,8 @@ class RecordReader:
         Raises
         ------
         RecordError
-            If an image has not the image size of the record set, also if rotated by 90 degrees, or
-            if its header states no size.
+            If an image has neither the image size of the record set nor that size with height and
+            width exchanged, or if the header of an image states no size.
         """
         if self.kernels is not None:
             addresses, sizes = self._find(rows)

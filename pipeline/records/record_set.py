@@ -61,7 +61,7 @@ class RecordSet:
     # the origin of one class: the index in ``files`` (-1 if the sets share their labels), and the
     # label in that file.
     origins: np.ndarray | None = None
-    # For each file: identifies its labels and images (pipeline/records/class_record.py).
+    # For each file, a text that identifies the file's labels and images (class_record.py).
     fingerprints: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()  # sentences for the log about records that the set leaves out
 
@@ -93,7 +93,7 @@ class RecordSet:
     def by_file(self, rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """Group rows by file; return a list of pairs (file index, places).
 
-        ``places`` are indices into ``rows``, of those rows whose images lie in the file.
+        ``places`` are the indices into ``rows`` of the rows that belong to the file.
         """
         if len(self.files) == 1:
             return [(0, np.arange(len(rows)))]
@@ -103,9 +103,9 @@ class RecordSet:
     def checksums(self) -> dict[str, int]:
         """Return checksums that identify the images, under names that begin with ``crc_``.
 
-        They cover the file number, key, offset and label of each image. They leave out the folders,
-        so that a moved set keeps its checksums, and the images, because reading all images takes
-        too long.
+        The checksums cover the file number, key, offset and label of each image.  They do not cover
+        the folders, so a moved set keeps its checksums.  They do not cover the bytes of the images,
+        because reading all images would take too long.
         """
         found = {}
         for name in ("file", "keys", "offsets", "labels"):

@@ -31,7 +31,7 @@ from pipeline.records.mapped import RecordError, check_file, read_piece
 MAGIC = 0xCED7230A
 LENGTH_BITS = 29
 MAX_LENGTH = (1 << LENGTH_BITS) - 1  # largest payload of a frame in bytes
-WHOLE, FIRST, MIDDLE, LAST = range(4)  # values of cflag: the part of a record in a frame
+WHOLE, FIRST, MIDDLE, LAST = range(4)  # values of cflag: which part of a record the frame is
 # Bytes read per record: magic (4), length (4), image header (24), two labels (4 each).
 _HEADER_BYTES = 40
 _MIN_RECORD_BYTES = 32  # size of the smallest record: magic (4), length (4), image header (24)
@@ -135,8 +135,8 @@ def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
             "copy it again"
         )
     if (keys[1:] <= keys[:-1]).any():
-        # Unsorted keys may be a sign of damage, so check every line: after a line of three numbers,
-        # the parser exchanges keys and offsets.
+        # Unsorted keys may be a sign of damage, so check every line.  A line of three numbers makes
+        # _parse_fast exchange the keys and offsets of the lines after it.
         for start, text in _read_lines(idx):
             if text.translate(None, b"0123456789") != b"\t\n" * text.count(b"\n"):
                 _parse_lines(idx, start, text)

@@ -23,7 +23,8 @@ from pipeline.records import recordio
 from pipeline.records.recordio import MAGIC
 
 MAGIC_BYTES = struct.pack("<I", MAGIC)
-_MAX_KEYS = 1 << 24  # identity records store keys as float32, exact up to this number
+MAX_KEYS = 1 << 24
+"""Largest number of keys of a set with identity records, which store keys as float32."""
 _MAGIC = re.compile(re.escape(MAGIC_BYTES))
 _FLOAT = struct.Struct("<f")
 
@@ -37,7 +38,7 @@ def write_record_set(
     header: bool = True,
     vector_labels: bool = False,
 ) -> int:
-    """Write one complete record set; after an error, leave none of its files.
+    """Write one complete record set; if an error occurs, remove all files of the set.
 
     The function streams the images: only one image is in memory at a time.  It renames ``property``
     last, so a folder that contains ``property`` holds a complete set.
@@ -83,22 +84,22 @@ def write_record_set(
 
         def append(key: int, label: float | list[float], jpeg: bytes = b"") -> None:
             idx.write(f"{key}\t{rec.tell()}\n".encode())
-            rec.writelines(frame(_payload(key, label, jpeg)))
+            rec.writelines(frame(payload_bytes(key, label, jpeg)))
 
         if header:
             append(0, [0.0, 0.0])  # placeholder for the header record, overwritten below
         ranges, count = _write_images(append, images, num_classes, header, vector_labels)
         if header:
             id_start = count + 1
-            if id_start + num_classes > _MAX_KEYS:
+            if id_start + num_classes > MAX_KEYS:
                 raise ValueError(
-                    f"{folder}: a header record holds at most {_MAX_KEYS} keys, got "
+                    f"{folder}: a header record holds at most {MAX_KEYS} keys, got "
                     f"{id_start + num_classes}; write with header=False"
                 )
             for person, (first, end) in enumerate(ranges):
                 append(id_start + person, [first, end])
             rec.seek(0)
-            rec.writelines(frame(_payload(0, [id_start, id_start + num_classes])))
+            rec.writelines(frame(payload_bytes(0, [id_start, id_start + num_classes])))
         prop.write(f"{num_classes},{height},{width}\n".encode())
     return count
 
@@ -125,7 +126,7 @@ def frame(payload: bytes) -> Iterator[bytes]:
     yield bytes(-len(payload) % 4)
 
 
-def _payload(key: int, label: float | list[float], jpeg: bytes = b"") -> bytes:
+def payload_bytes(key: int, label: float | list[float], jpeg: bytes = b"") -> bytes:
     """Return the payload of a record: image header, labels and image.
 
     If ``label`` is a list, the labels are stored as a vector after the header.

@@ -33,7 +33,7 @@ _DOWN, _RIGHT, _GREY = range(9, 12)
 class Augmentation:
     """Settings of the random augmentation of the images.
 
-    A fraction of the images means the probability with which an image is changed.
+    A fraction of the images is the probability that an image is changed.
     """
 
     mirror: bool = True  # whether half of the images are mirrored left to right
@@ -96,11 +96,11 @@ def choose_params(
     Notes
     -----
     The distributions are those of InsightFace's image iterator.  Its ``data_color`` 1 corresponds
-    to ``color_jitter`` 0.125, its ``data_color`` above 1 to ``jpeg_quality`` 2 to 20 on half of the
-    images, and its ``data_cutoff`` to ``cut_out``.  The centre of the cut-out square is uniform
-    over the image, and the part of the square outside the image is clipped, as in DeVries and
-    Taylor, "Improved regularization of convolutional neural networks with Cutout",
-    arXiv:1708.04552.
+    to ``color_jitter`` 0.125.  A ``data_color`` above 1 corresponds to a ``jpeg_quality`` from 2 to
+    20 on half of the images, and ``data_cutoff`` corresponds to ``cut_out``.  The centre of the
+    cut-out square is uniform over the image, and the part of the square outside the image is
+    clipped, as in DeVries and Taylor, "Improved regularization of convolutional neural networks
+    with Cutout", arXiv:1708.04552.
     """
     count = len(ids)
 
@@ -143,7 +143,7 @@ def color_matrices(color: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     the image: ``c x + (1 - c) mean(g)``.  A brightness factor multiplies the pixel.
 
     All three changes are linear, and only the brightness factor changes the mean brightness.  So
-    their order does not matter, although MXNet's ColorJitterAug draws it at random.  Like
+    their order does not matter, although MXNet's ColorJitterAug draws the order at random.  Like
     ColorJitterAug, the colour jitter does not clip values below 0 or above 255.
     """
     brightness, contrast, saturation = color.T[:, :, None, None].astype(np.float32)

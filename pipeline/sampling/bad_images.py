@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bad images: those that cannot be read or decoded, and the images that replace them in a batch."""
+"""Images that cannot be read or decoded, and the images that replace them in a batch."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ Work = TypeVar("Work", BatchPlan, BatchGroup)
 
 
 class BadImages:
-    """Bad images that this rank has found in a record set; replaces them in the plans of batches.
+    """Bad images that this rank has found, and the rule by which others replace them in batches.
 
-    A bad image is replaced by another image of its batch: by the next image of the same class, or
-    else by the next image.  Behind the last image of the batch the search continues with the first
-    image.  So the batch depends only on its plan and on which of its images are bad.  It depends
-    neither on the decoder nor on the order in which the bad images were found.
+    A bad image is replaced by another image of its batch: by the next good image of the same class
+    or, if there is none, by the next good image.  After the last image of the batch the search
+    continues with the first image.  So the batch depends only on its plan and on which of its
+    images are bad.  It depends neither on the decoder nor on the order in which the bad images were
+    found.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class BadImages:
 
     @property
     def skips(self) -> bool:
-        """Return whether bad images are replaced; otherwise ``add`` raises the error."""
+        """Return whether bad images are replaced; if not, ``add`` raises the error of an image."""
         return self._permitted is not None
 
     def add(self, error: ImageError) -> None:
@@ -53,7 +54,7 @@ class BadImages:
         """
         if self._permitted is None:
             raise error
-        if error.row in self._problems:  # found after the plan of this batch was made
+        if error.row in self._problems:  # recorded since this batch was planned
             return
         self._problems[error.row] = error.problem
         self._rows = np.array(sorted(self._problems))
@@ -151,7 +152,7 @@ class BadImages:
 
 
 def replacements(is_bad: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the place of the image to use at each place of a batch, int64 (B,).
+    """Return for each place of a batch the place of the image to use there, int64 (B,).
 
     ``is_bad`` is bool (B,) with at least one False, and ``labels`` are the classes (B,).
     """
@@ -167,7 +168,7 @@ def replacements(is_bad: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def permitted_images(fraction: float, images: int) -> int:
     """Return how many of ``images`` images may be bad if the fraction ``fraction`` may be bad.
 
-    Any fraction above 0 permits one bad image, because small sets have less than one image per
-    thousand.
+    Any fraction above 0 permits at least one bad image.  Otherwise a fraction of 0.001 would permit
+    none in a set of fewer than 1000 images.
     """
     return max(1, int(fraction * images)) if fraction else 0

@@ -45,8 +45,8 @@ class BatchPlan(NamedTuple):
     rows: np.ndarray  # int64 (B,): rows of the batch's images in the record set
     params: AugmentParams
     after: Position  # position in the data after this batch, from which a run can resume
-    skipped: tuple[SkippedImage, ...] = ()  # bad images of the sampler's batch, which are replaced
-    original: BatchPlan | None = None  # plan before bad images were replaced; None: unchanged
+    skipped: tuple[SkippedImage, ...] = ()  # bad images that were replaced
+    original: BatchPlan | None = None  # plan before images were replaced; None: none was replaced
 
 
 class BatchGroup(NamedTuple):
@@ -122,7 +122,7 @@ def grouped(
 
 
 def join_plans(plans: Sequence[BatchPlan]) -> BatchGroup:
-    """Return the group of some plans, one plan after the other."""
+    """Join plans to one group, in their order."""
     params = zip(*(plan.params for plan in plans), strict=True)
     rows = np.concatenate([plan.rows for plan in plans])
     return BatchGroup(plans, rows, AugmentParams(*map(np.concatenate, params)))

@@ -85,8 +85,8 @@ def people_order(counts: np.ndarray, seed: int, epoch: int, images_per_person: i
     Every person has one group, and the groups come in random order.  The images of a person are
     shuffled into a cycle.  In each epoch, the person's group takes the next images of the cycle.
     When a group ends exactly where the cycle ends, the images are shuffled again.  So a group
-    repeats an image only if the person has fewer images than the group needs, and no image of a
-    person is used more than once more often than another image of this person.
+    repeats an image only if the person has fewer images than the group needs, and the numbers of
+    uses of two images of one person never differ by more than one.
 
     Parameters
     ----------
@@ -129,9 +129,9 @@ def rank_rows(
 def uniform(ids: np.ndarray, seed: int, epoch: int | np.ndarray, stream: int) -> np.ndarray:
     """Return a random number in [0, 1) for each image id, as float64 with the shape of ``ids``.
 
-    The number depends only on (seed, epoch, id, stream), so all readers, numbers of ranks and
-    resumed runs compute the same number.  It consists of 53 bits of a 64-bit hash (the finaliser of
-    SplitMix64; Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA
+    The number depends only on (seed, epoch, id, stream), so it is the same for every reader, for
+    any number of ranks and after a resume.  It consists of 53 bits of a 64-bit hash (the finaliser
+    of SplitMix64; Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA
     2014).  Different values of ``stream`` give one image independent numbers.  ``epoch`` may be an
     array with one epoch per id.
     """

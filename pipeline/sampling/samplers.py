@@ -41,9 +41,9 @@ class Sampler(Protocol):
         """Return the position at which reading starts if a run resumes at ``position``."""
 
     def batches(self, start: Position) -> Iterator[tuple[np.ndarray, Position]]:
-        """Yield endless batches from ``start`` on, as pairs (rows, position after the batch).
+        """Yield batches from ``start`` on without end, as pairs (rows, position after the batch).
 
-        ``start`` is a result of the method ``start``.  The rows are int64 (B,).
+        ``start`` is a position that the method ``start`` has returned.  The rows are int64 (B,).
         """
 
     def upcoming(self, start: Position) -> Upcoming:
@@ -129,7 +129,7 @@ class BlockSampler(RandomSampler):
         self, records: RecordSet, batch_size: int, *, block: int, window: int, **options: Any
     ):
         super().__init__(records, batch_size, **options)
-        # Larger values mean the same order, and would reserve memory in proportion.
+        # Values above the number of images would give the same order, but would need more memory.
         self._block, self._window = (min(n, self.images_per_epoch) for n in (block, window))
         self._file_order = records.file_order()
 
@@ -139,9 +139,11 @@ class BlockSampler(RandomSampler):
         return _rows_at(self._file_order, places)
 
     def upcoming(self, start: Position) -> Upcoming:
-        """Return a function that returns the rows of each block once, before they are needed.
+        """Return a function that returns the rows of the next blocks to read ahead.
 
-        A block is returned ``window`` images before its images can be read.
+        No block is returned twice.  The shuffle can move an image to a place that is almost
+        ``window`` images earlier.  So a block is returned with the first group that ends less than
+        ``window`` images before the block begins.
         """
         blocks = self._blocks(start)
         first, places = next(blocks)
@@ -158,9 +160,10 @@ class BlockSampler(RandomSampler):
         return next_blocks
 
     def _blocks(self, start: Position) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each block as a pair (number of images before the block since epoch 0, places).
+        """Yield each block as a pair (number of images in all blocks before it, places).
 
-        The places are indices of the block's records in file order.
+        The number is counted from the start of epoch 0.  The places are indices of the records in
+        file order.
         """
         first = start.consumed // self._window * self._window
         images = self.images_per_epoch
@@ -199,7 +202,7 @@ class WindowSampler:
         if len(records.files) > 1:
             raise ValueError(
                 f"data.reader: 'window' reads one record set, got {len(records.files)}; merge them "
-                "with tools/shuffle_records.py, or use data.reader=random"
+                "with `python -m tools.data shuffle`, or use data.reader=random"
             )
         self.batch_size, self.share = batch_size, share
         # DALI reserves memory for the complete buffer, also if the set has fewer images.
@@ -227,8 +230,8 @@ class WindowSampler:
     def upcoming(self, start: Position) -> Upcoming:
         """Return a function that returns the rows which enter the shuffle buffer next.
 
-        Each row is returned once, in file order.  A call returns no rows or at least
-        READ_AHEAD_IMAGES rows; only at the end of the shard it returns fewer rows.
+        Each row is returned once, in file order.  A call returns either no rows or at least
+        READ_AHEAD_IMAGES rows; only the last rows of the shard may be fewer.
         """
         epoch, remaining = start.epoch, self.places(start.epoch)
 
@@ -279,7 +282,8 @@ class WindowSampler:
 
         For DALI a record ends at the next offset of its index, or at the end of the file.  If the
         .idx or data.images_filter leaves records out, DALI reads them as a part of the record
-        before them.  DALI's reader copies records to memory if its shuffle buffer is large.
+        before them.  If its shuffle buffer is large, DALI's reader copies the records to memory,
+        including these bytes.
         """
         images = self.images_per_epoch
         large = [np.empty(0, np.int64)]

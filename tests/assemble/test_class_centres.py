@@ -83,7 +83,7 @@ def test_another_number_of_centres_per_class_is_never_taken_for_classes(source):
         text = load_head(head, {"weight": rows(12)}, match(own, source, count=12), 12)
         assert text == (
             "class centres taken over: 0 of 12 (the model has an array of shape (12, 3) for 4 "
-            "classes, this head of shape (12, 3))"
+            "classes, this head has one of shape (12, 3))"
         )
         assert (head.weight.data().asnumpy() == random["weight"]).all()
         return

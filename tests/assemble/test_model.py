@@ -103,7 +103,7 @@ def test_a_checkpoint_restores_weights_and_momentum(saved):
 
 ASSUMED = (
     "(assuming that equal class numbers mean the same person, because the model does not record "
-    "its classes; train.class_centres=none takes over none)"
+    "its classes; train.class_centres=none takes over no centres)"
 )
 
 
@@ -121,6 +121,18 @@ def test_pretrained_weights_are_loaded_where_shapes_match(saved):
     stored = mx.nd.load(str(trained.folder / "net.params"))
     loaded = weights(model)
     assert all((loaded[f"net.{n}"] == array.asnumpy()).all() for n, array in stored.items())
+
+
+@pytest.mark.parametrize("rate", ["1", "0.5"])
+def test_a_sharded_head_starts_from_the_class_centres_of_a_model(saved, rate):
+    sharded = (f"train.pretrained={saved[1]}", "head.sharded=true", f"head.sample_rate={rate}")
+    model, notices = make(*sharded)
+    assert notices[0].endswith(f"class centres taken over: 10 of 10 {ASSUMED}")
+    expected = mx.nd.load(str(saved[1] / "head.params"))["weight"].asnumpy()
+    assert (weights(model)["head.weight"] == expected).all()
+    model, notices = make(*sharded, "train.class_centres=none")
+    assert notices[0].endswith("class centres taken over: 0 of 10 (train.class_centres=none)")
+    assert (weights(model)["head.weight"] == weights(make()[0])["head.weight"]).all()
 
 
 def test_a_head_without_a_counterpart_is_drawn_at_random(saved):

@@ -50,7 +50,7 @@ def start(config, steps=1, comm=Comm()):
         model, notices = make_model(config, inputs, run, comm)
         run.progress.step += steps
         run.progress.images += 4 * steps
-        Checkpointer(config, inputs, run, model, ranks=1).save()
+        Checkpointer(config, inputs, run, model, comm=Comm()).save()
     return config, run, model, notices
 
 

@@ -35,7 +35,21 @@ PROBLEMS = {
         ["optim.fused_centres=true"],
         2,
         0,
-        "optim.fused_centres: requires one rank, got 2; set optim.fused_centres=false",
+        "optim.fused_centres: requires one rank or head.sharded=true, got 2 ranks; set "
+        "optim.fused_centres=false",
+    ),
+    "sampled centres with Nesterov momentum": (
+        ["head.sharded=true", "head.sample_rate=0.1", "optim.name=nag"],
+        2,
+        0,
+        "head.sample_rate: requires optim.name=sgd and optim.clip_norm=0, got 'nag' and 0.0; set "
+        "head.sample_rate=1",
+    ),
+    "sampled centres with clipped gradients": (
+        ["head.sharded=true", "head.sample_rate=0.1", "optim.clip_norm=5"],
+        1,
+        0,
+        "head.sample_rate: requires optim.name=sgd and optim.clip_norm=0, got 'sgd' and 5.0; ",
     ),
     "pairs without groups": (
         ["head.name=triplet"],
@@ -80,6 +94,8 @@ def test_a_violated_rule_has_one_message(name):
         (["data.decode=mixed"], 8, 8),
         (["data.decode=native"], 2, 0),
         (["optim.fused_centres=true"], 1, 0),
+        (["optim.fused_centres=true", "head.sharded=true", "head.sample_rate=0.5"], 8, 0),
+        (["optim.name=nag", "optim.clip_norm=5", "head.sharded=true"], 8, 0),
         (TRIPLETS, 2, 0),
         (BLOCKS, 2, 0),
         (["data.records=[]", "data.loader=synthetic", "data.num_classes=10"], 1, 0),

@@ -60,7 +60,7 @@ def test_a_saved_run_resumes_at_its_position(begin):
         config, inputs, run = begin(at_end=at_end)
         model, _ = make_model(config, inputs, run, Comm())
         run.progress.step, run.progress.images, run.progress.consumed = 3, 12, 12
-        Checkpointer(config, inputs, run, model, ranks=1).save()
+        Checkpointer(config, inputs, run, model, comm=Comm()).save()
     state = open_checkpoint(run.folder).state
     assert state == {
         "progress": {"step": 3, "images": 12, "epoch": 0, "consumed": 12},
@@ -69,6 +69,7 @@ def test_a_saved_run_resumes_at_its_position(begin):
         "end_images": 24,
         "step_images": 4,
         "ranks": 1,
+        "run": run.id,
         "data": {"images": 0, "people": 10, "image_size": [112, 112]},
         "meta": {
             "net": config.to_dict()["net"],
@@ -84,6 +85,8 @@ def test_a_saved_run_resumes_at_its_position(begin):
     # Another batch size changes neither the epoch nor the end.
     _, _, resumed = begin("data.batch_size=8")
     assert resumed.folder == run.folder and resumed.progress == run.progress
+    assert resumed.id == run.id and len(run.id) == 32
+    assert begin("run.resume=false")[2].id != run.id
     assert resumed.checkpoint.folder.name == "step-00000003"
     assert (resumed.epoch_images, resumed.end_images) == (4000, 24)
     assert resumed.global_batch_size == 8
@@ -92,7 +95,7 @@ def test_a_saved_run_resumes_at_its_position(begin):
 def test_older_checkpoints_are_deleted(begin):
     config, inputs, run = begin("train.keep_checkpoints=2")
     model, _ = make_model(config, inputs, run, Comm())
-    checkpointer = Checkpointer(config, inputs, run, model, ranks=1)
+    checkpointer = Checkpointer(config, inputs, run, model, comm=Comm())
     for step in (1, 2, 3):
         run.progress.step = step
         checkpointer.save()
@@ -103,10 +106,13 @@ def test_older_checkpoints_are_deleted(begin):
 def test_only_rank_0_writes_to_the_disk(begin, tmp_path):
     class Second(Comm):
         def gather_json(self, value):
-            return [None, value] if value is None else [[str(tmp_path / "runs/small-004"), None]]
+            return (
+                [None, value] if value is None else [[str(tmp_path / "runs/small-004"), None, "id"]]
+            )
 
     _, _, run = begin(comm=Second(1, 2, 1, 2))
     assert run.folder == tmp_path / "runs/small-004" and run.checkpoint is None
+    assert run.id == "id"
     assert not (tmp_path / "runs").exists()
 
 
@@ -121,7 +127,7 @@ def test_changed_settings_are_refused_on_resume(begin):
         config, inputs, run = begin(at_end=at_end)
         model, _ = make_model(config, inputs, run, Comm())
         run.progress.step = 1
-        Checkpointer(config, inputs, run, model, ranks=1).save()
+        Checkpointer(config, inputs, run, model, comm=Comm()).save()
     with pytest.raises(Refused, match=r"optim\.lr: 0\.1 -> 0\.2"):
         begin("optim.lr=0.2")
 
@@ -173,7 +179,7 @@ def test_a_duration_in_steps_is_fixed_when_the_run_starts(begin):
         config, inputs, run = begin(*steps, at_end=at_end)
         model, _ = make_model(config, inputs, run, Comm())
         run.progress.step, run.progress.images = 3, 12
-        Checkpointer(config, inputs, run, model, ranks=1).save()
+        Checkpointer(config, inputs, run, model, comm=Comm()).save()
     _, _, resumed = begin(*steps, "data.batch_size=8")
     assert resumed.checkpoint is not None and resumed.global_batch_size == 8
     for each in (run, resumed):

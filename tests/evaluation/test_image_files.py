@@ -16,6 +16,7 @@ from evaluation.image_files import (
     find_images,
     read_image,
     read_images,
+    read_photograph,
 )
 
 SIZE = (12, 10)
@@ -33,6 +34,7 @@ def test_a_folder_is_searched_recursively_and_sorted(tmp_path):
     expected = [write(tmp_path / name) for name in ("a/2.PNG", "a/b/1.jpg", "a/c.bmp", "d.jpeg")]
     (tmp_path / "a" / "notes.txt").write_text("no image")
     (tmp_path / "a" / ".hidden.jpg").write_text("no image")
+    write(tmp_path / "contact_sheet.png")  # of aligned faces
     assert find_images([tmp_path]) == expected
     assert find_images([expected[3], tmp_path]) == [expected[3], *expected[:3]]
 
@@ -101,13 +103,28 @@ def test_images_of_another_size_are_refused_or_resized(tmp_path):
     (tmp_path / "c.png").write_text("no image")
     check_sizes([paths[0], paths[2]], SIZE)
     problem = f"^{paths[1]}: the model takes aligned faces of 12x10 pixels .height x width., got "
-    with pytest.raises(ImageFileError, match=problem + r"24x20 \(1 of 3 images\); align "):
+    with pytest.raises(ImageFileError, match=problem + r"24x20 \(1 of 3 images\); pass --align "):
         check_sizes(paths, SIZE)
-    with pytest.raises(ImageFileError, match=problem + "24x20; align "):
+    with pytest.raises(ImageFileError, match=problem + "24x20; pass --align "):
         list(read_images(paths, SIZE))
     assert read_image(paths[1], SIZE, resize=True).pixels.shape == (*SIZE, 3)
     original = read_image(paths[0], SIZE).pixels
     np.testing.assert_array_equal(read_image(paths[0], SIZE, resize=True).pixels, original)
+
+
+def test_a_photograph_keeps_its_size_and_is_fitted_by_a_function(tmp_path):
+    path = write(tmp_path / "a.png", (24, 20))
+    photograph = read_photograph(path)
+    assert photograph.pixels.shape == (24, 20, 3)
+    cut = read_image(path, SIZE, fit=lambda _, pixels: pixels[: SIZE[0], : SIZE[1]])
+    np.testing.assert_array_equal(cut.pixels, photograph.pixels[: SIZE[0], : SIZE[1]])
+    refused = list(read_images([path], SIZE, fit=lambda found, _: f"is odd, got {found.name}"))
+    assert refused == [(path, None, "is odd, got a.png")]
+    (tmp_path / "b.png").write_text("no image")
+    assert read_photograph(tmp_path / "b.png").pixels is None
+    assert read_image(tmp_path / "b.png", SIZE, fit=lambda *_: "never called").reason.startswith(
+        "does not decode as an image"
+    )
 
 
 def test_the_check_for_truncated_data_is_used(tmp_path):

@@ -17,6 +17,6 @@ def test_value_by_hand():
 def test_a_value_out_of_range_is_refused():
     sentence = (
         "head.scale: must be a number from 0, got -1; "
-        "0 computes the scale from the number of classes"
+        "with 0 the scale is computed from the number of classes"
     )
     assert refusal("coco", scale=-1) == sentence

@@ -248,6 +248,9 @@ def test_the_default_settings_equal_those_of_the_oracle(name):
         return {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}
 
     declared = {key: each.default for key, each in settings(HEADS[name]).items()}
+    # The defaults of these settings do not change the loss; test_sharded.py tests them.
+    off = {"sharded": False, "sample_rate": 1.0, "interclass_filter": 0.0}
+    assert all(declared.pop(key) == off[key] for key in off.keys() & declared)
     assert declared == defaults(LOSSES[name])
 
 

@@ -64,7 +64,7 @@ def test_the_facts_of_a_run_are_stated_without_its_folders(checkpoint):
     assert row(text, "run.seed") == "| run.seed | 7 |"
     assert row(text, "steps") == "| steps | 40 |"
     assert row(text, "lfw") == "| lfw | 0.99123 | 0.004 | not stated | 6000 |"
-    assert "0.3125 (two images" in row(text, "threshold")
+    assert "0.3125 (least cosine" in row(text, "threshold")
     assert row(text, "licence of the weights") == "| licence of the weights | MIT |"
     assert "someone" not in text
 

@@ -8,7 +8,7 @@ from interchange.arcface_torch import torch_name
 from interchange.model import InterchangeError
 from interchange.read_torch import read_safetensors, read_torch
 from tests.interchange.small_models import SIZE, embed, forward, images, random_model
-from tests.interchange.torch_writing import save_zip, tensor
+from tools.fuzzing.torch_files import save_zip, tensor
 
 
 def state(model) -> dict[str, np.ndarray]:

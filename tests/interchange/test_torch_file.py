@@ -4,15 +4,15 @@ import random
 import tracemalloc
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from interchange.model import InterchangeError
 from interchange.torch_file import read_torch_file
-from tests.interchange.torch_writing import (
+from tools.fuzzing.torch_files import (
     SAVERS,
-    Attack,
     Parameter,
     Storage,
     Tensor,
@@ -21,6 +21,17 @@ from tests.interchange.torch_writing import (
     save_zip,
     tensor,
 )
+
+
+class Attack:
+    """Object whose unpickling creates a file."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.canary)!r}, 'w').close()",)
+
 
 VALUES = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 

@@ -7,7 +7,7 @@ import pytest
 
 from interchange.torch_pickle import Storage, TensorView, TorchObjects
 from plain_pickle import PlainPickleError, load_with
-from tests.interchange.torch_writing import dump, tensor
+from tools.fuzzing.torch_files import dump, tensor
 
 import numpy as np  # isort: skip
 

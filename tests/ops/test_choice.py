@@ -311,8 +311,8 @@ def test_gpu_operators_are_refused_if_the_library_has_none():
     with pytest.raises(ValueError) as caught:
         ops.use("native", "gpu")
     assert str(caught.value) == (
-        "run.operators: the library must contain GPU operators, got one compiled with an MXNet "
-        "without CUDA or without nvcc; use run.operators=plain"
+        "run.operators: the library must contain GPU operators, got one compiled without nvcc, "
+        "or for an MXNet without CUDA; use run.operators=plain"
     )
     assert not ops.fused()
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 import run_train
-from launch.ranks.comm import Comm, connect
+from launch.ranks.comm import connect
 from tests.parallel.ranks import END, START
 
 
@@ -22,7 +23,8 @@ def main(argument_lists: list[list[str]]) -> int:
     """Call run_train.py with each of the argument lists; return 0."""
     comm = connect()
     run_train.connect = lambda: comm
-    with KeepConnected(type(comm)):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(comm), "close", lambda comm: None)  # between the trainings
         for arguments in argument_lists:
             for stream in (sys.stdout, sys.stderr):
                 print(START, file=stream, flush=True)
@@ -31,20 +33,6 @@ def main(argument_lists: list[list[str]]) -> int:
             comm.gather_json("printed")
     comm.close()
     return 0
-
-
-@dataclass
-class KeepConnected:
-    """Context manager in which the ranks do not disconnect at the end of a training."""
-
-    kind: type[Comm]
-
-    def __enter__(self) -> None:
-        self._close = self.kind.close
-        self.kind.close = lambda comm: None
-
-    def __exit__(self, *_: object) -> None:
-        self.kind.close = self._close
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def horovodrun_losses(tiny_records, tmp_path_factory):
     return read_losses(folder / "runs" / "tiny-001")
 
 
-@pytest.mark.parametrize("name", ["local", "hosts", "slurm two nodes"])
+@pytest.mark.parametrize("name", ["local", "slurm two nodes"])
 def test_a_launcher_gives_the_losses_of_horovodrun(name, horovodrun_losses, tiny_records, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": STEPS})
     ended = launch(name, tmp_path, cfg)

@@ -13,11 +13,13 @@ from mxnet.gluon import nn
 
 from launch.ranks.comm import Comm
 from training.step import (
+    Model,
     all_finite,
     build_optimizer,
     clip_gradients,
     collect_parameters,
     train_step,
+    trained_gradients,
 )
 
 
@@ -186,3 +188,54 @@ def test_all_finite_finds_nan_and_infinity_anywhere(count):
             assert not all_finite(arrays), (place, value)
         arrays[place][-1] = 1
     assert all_finite(arrays)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.3])
+def test_a_second_trainer_for_the_head_changes_no_result(clip_norm):
+    image, label = (mx.nd.array(array) for array in batch())
+    found = []
+    for split in (False, True):
+        mx.random.seed(3)
+        net, head, parameters, trainer = linear_parts(lr=0.1)
+        shard_trainer = None
+        if split:
+            trainer, shard_trainer = (
+                mx.gluon.Trainer(
+                    {n: p for n, p in parameters.items() if n.startswith(part)},
+                    mx.optimizer.create("sgd", learning_rate=0.1),
+                    kvstore=None,
+                )
+                for part in ("net.", "head.")
+            )
+        before = parameters["head.target"].data().asnumpy()
+        train_step(
+            *(net, head, trainer, image, label, mx.nd.ones((1,))),
+            clip_norm=clip_norm,
+            shard_trainer=shard_trainer,
+        )
+        found.append({name: p.data().asnumpy() for name, p in parameters.items()})
+    assert (found[1]["head.target"] != before).any()
+    for name, array in found[0].items():
+        np.testing.assert_allclose(found[1][name], array, rtol=1e-5, atol=1e-7)
+
+
+def test_the_clipped_norm_includes_the_shards_of_other_ranks():
+    net, head, parameters, _ = linear_parts(lr=0.1)
+    trainers = [
+        mx.gluon.Trainer(block.collect_params(), "sgd", kvstore=None) for block in (net, head)
+    ]
+    for parameter in parameters.values():
+        parameter.grad()[:] = 1.0
+    of_net, of_shard = (sum(g.size for g in trained_gradients(trainer)) for trainer in trainers)
+    # The second rank has a shard of the same size.
+    clip_gradients(trainers[0], 1.0, trainers[1], lambda array: array * 2)
+    expected = 1 / np.sqrt(of_net + 2 * of_shard)
+    for parameter in parameters.values():
+        np.testing.assert_allclose(parameter.grad().asnumpy(), expected, rtol=1e-5)
+
+
+def test_both_trainers_get_the_learning_rate():
+    net, head, parameters, trainer = linear_parts(lr=0.1)
+    shard_trainer = mx.gluon.Trainer(head.collect_params(), "sgd", kvstore=None)
+    Model(net, head, trainer, parameters, shard_trainer).set_learning_rate(0.5)
+    assert trainer.learning_rate == shard_trainer.learning_rate == 0.5

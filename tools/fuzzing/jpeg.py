@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled JPEG decoder, built with the address and undefined-behaviour sanitizers.
 
-The process must start with the environment of ``sanitizer_environment``.  It must not import MXNet.
+The process that loads the decoder must start with the environment variables of
+``sanitizer_environment``, and must not import MXNet.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def build(folder: Path, level: str) -> Path:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     mxnet = importlib.util.find_spec("mxnet")
     if compiler is None or mxnet is None or mxnet.origin is None:
-        raise OSError("fuzz: the JPEG target needs g++ and MXNet's headers, got neither or one; "
+        raise OSError("fuzz: the JPEG target needs g++ and MXNet's headers, got one or none; "
                       "install g++ and run make setup")  # fmt: skip
     include = Path(mxnet.origin).parent / "include"
     sources = [ROOT / "tools/fuzzing/jpeg_only.cc", NATIVE / "jpeg/decoder.cc", NATIVE / "feed.cc"]
@@ -55,12 +56,12 @@ def build(folder: Path, level: str) -> Path:
     command = [compiler, *_OPTIONS, *_SANITIZERS, *_LEVEL[level], *folders, *map(str, sources)]
     done = subprocess.run([*command, "-o", str(path)], capture_output=True, text=True)
     if done.returncode:
-        raise OSError(f"fuzz: the decoder does not compile, got: {done.stderr[:500]}; fix it")
+        raise OSError(f"fuzz: the decoder does not compile, got: {done.stderr[:500]}; fix this")
     return path
 
 
 def sanitizer_environment(library: Path) -> dict[str, str]:
-    """Return the variables with which a process can load the library."""
+    """Return the environment variables with which a process can load the library."""
     compiler = os.environ.get("CXX", "g++")
     paths = [
         subprocess.run(
@@ -77,14 +78,14 @@ def sanitizer_environment(library: Path) -> dict[str, str]:
 
 
 class Jpeg:
-    """Target: an accepted image must have the pixels of libjpeg-turbo."""
+    """Fuzzing target: an accepted image must have the pixels that libjpeg-turbo decodes."""
 
     refusals: tuple[type[Exception], ...] = ()
     messages_state_value, has_address_limit = True, False
     start_bytes = 0
 
     def prepare(self, folder: Path) -> None:
-        # Without the package `ops`, which imports MXNet.
+        # Load the module by its path, because importing the package `ops` would import MXNet.
         spec = importlib.util.spec_from_file_location("jpeg", ROOT / "ops" / "jpeg_decoder.py")
         assert spec and spec.loader
         module: Any = importlib.util.module_from_spec(spec)
@@ -117,7 +118,7 @@ class Jpeg:
 
     def case(self, rng: random.Random) -> None:
         jpeg, (height, width) = rng.choice(self.seeds)
-        # A copy of exactly the size of the image, so that the sanitizer sees every read beyond it.
+        # The copy ends at the last byte of the JPEG, so the sanitizer detects every read beyond it.
         data = np.frombuffer(mutate(rng, jpeg, _TOKENS), np.uint8).copy()
         addresses, sizes = np.array([data.ctypes.data]), np.array([data.size])
         out = np.full((1, height, width, 3), 77, np.uint8)
@@ -134,4 +135,6 @@ class Jpeg:
         if found is None or not np.array_equal(found[:, :, ::-1], out[0]):
             raise AssertionError("an accepted image has other pixels than libjpeg-turbo gives")
         if flag[0] or cut_off:
-            raise AssertionError("an accepted image counts as one of another size, or as cut off")
+            raise AssertionError(
+                "the decoder reports an accepted image as cut off or as one of another size"
+            )

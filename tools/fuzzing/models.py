@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import mxnet as mx
+import numpy as np
+import safetensors.numpy
 
 from heads import build_head
+from interchange.arcface_torch import torch_name
+from interchange.export import export_model
+from interchange.model import StoredModel
 from nets import build_net
+from tools.fuzzing.torch_files import save_legacy, save_zip, tensor
 from training.checkpoint import save_checkpoint
 from training.run_folder import write_config
 from training.step import Model, build_optimizer, collect_parameters, train_step
@@ -43,12 +49,35 @@ def save_checkpoint_seed(run: Path) -> tuple[Model, dict[str, Any]]:
 
 
 def save_model_seeds(folder: Path) -> None:
-    """Save a network in each format that needs no other framework to be written.
+    """Save a network in each format: MXNet symbol, ONNX, .safetensors, and .pth in two formats.
 
-    The files of one model begin with the same word, up to the first hyphen.
+    The names of the files of one model are equal up to the first hyphen.
     """
     folder.mkdir()
     net = _initialised(build_net(**NET))
     net.hybridize()
     net(mx.nd.zeros((1, 3, 112, 112)))
     net.export(str(folder / "symbol"))
+    export_model(_stored_model(NET), folder / "onnx-net.onnx", format="onnx")
+    (folder / "onnx-net.onnx.md").unlink()
+    # arcface_torch has MobileFaceNet in width 1 only.
+    model = _stored_model({**NET, "width": 1.0})
+    arrays = {torch_name(NET["name"], own): values for own, values in model.parameters.items()}
+    safetensors.numpy.save_file(
+        arrays, folder / "safetensors-net.safetensors", {"threshold": "0.3"}
+    )
+    tensors = {f"module.{each}": tensor(values) for each, values in arrays.items()}
+    content = {"state_dict": tensors, "epoch": 3}
+    save_zip(folder / "zip-net.pth", content)
+    save_legacy(folder / "legacy-net.pth", content)
+
+
+def _stored_model(net: dict[str, Any]) -> StoredModel:
+    """Return a network with random weights for images of IMAGE_SIZE."""
+    random = np.random.default_rng(3)
+    layers = build_net(image_size=IMAGE_SIZE, **net)._collect_params_with_prefix()
+    values = {}
+    for name, parameter in layers.items():
+        low, high = (0.5, 1.5) if name.endswith(("gamma", "var", "alpha")) else (-0.3, 0.3)
+        values[name] = random.uniform(low, high, parameter.shape).astype(np.float32)
+    return StoredModel("seed", "checkpoint", net, IMAGE_SIZE, values)

@@ -7,12 +7,14 @@ import random
 from collections.abc import Sequence
 
 MAX_BYTES = 1 << 20
-"""Largest size of a changed file."""
+"""Largest size of a changed file, unless the caller states another one."""
 _EXTREMES = (0, 1, 2, 3, 4, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000)
 _MORE_EXTREMES = (0xFFFF_FFFF, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 
 
-def mutate(rng: random.Random, data: bytes, tokens: Sequence[bytes] = ()) -> bytes:
+def mutate(
+    rng: random.Random, data: bytes, tokens: Sequence[bytes] = (), max_bytes: int = MAX_BYTES
+) -> bytes:
     """Return a changed copy of a file: one to eight random changes.
 
     Parameters
@@ -23,11 +25,13 @@ def mutate(rng: random.Random, data: bytes, tokens: Sequence[bytes] = ()) -> byt
         Content of the file.
     tokens
         Byte strings that mean something in the format of the file, such as keywords.
+    max_bytes
+        Largest size of the result.
     """
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4, 8))):
         change = rng.choice(_CHANGES)
-        changed = change(rng, changed, tokens)[:MAX_BYTES]
+        changed = change(rng, changed, tokens)[:max_bytes]
     return bytes(changed)
 
 

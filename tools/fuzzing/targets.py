@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers that the cases attack: each target makes its own small seeds and reads changed copies.
+"""Fuzzing targets: each target makes small seed files and reads changed copies of these files.
 
 A target has ``refusals``, the errors with which its reader may refuse a file, and two methods.
 ``prepare`` writes seeds to a folder, and ``case`` reads one changed file.  Imports are inside the
-classes, because a target must not load the libraries of another one.
+classes, because a target must not load the libraries of another target.
 """
 
 from __future__ import annotations
@@ -15,49 +15,18 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import cv2
 import numpy as np
 
+from tools.fuzzing.base import SIDE_PIXELS, BaseTarget, Target, make_image
 from tools.fuzzing.mutation import mutate
 
-SIDE_PIXELS = 24
 
+class Records(BaseTarget):
+    """Record sets (.rec, .idx and property): open the set, then read all images."""
 
-class Target(Protocol):
-    """Interface of a target."""
-
-    refusals: tuple[type[Exception], ...]
-    messages_state_value: bool
-    """Whether each message must have the form "<what>, got <value>; <what to do>"."""
-    has_address_limit: bool
-    """Whether the address space of the process may be limited; sanitizers reserve terabytes."""
-    start_bytes: int
-    """Resident memory of the process before the first case."""
-
-    def prepare(self, folder: Path) -> None: ...
-
-    def case(self, rng: random.Random) -> None: ...
-
-
-def make_image(number: int, suffix: str = ".jpg", side: int = SIDE_PIXELS) -> bytes:
-    """Return an encoded image of random smooth colours."""
-    pixels = np.random.default_rng(number).integers(0, 255, (6, 6, 3), np.uint8)
-    return cv2.imencode(suffix, cv2.resize(pixels, (side, side)))[1].tobytes()
-
-
-class _Base:
-    refusals: tuple[type[Exception], ...] = ()
-    has_address_limit = True
-    messages_state_value = True
-    start_bytes = 0
-
-
-class Records(_Base):
-    """.rec, .idx and property: opened, then all images are read."""
-
-    messages_state_value = False  # an image that "cannot be decoded" has no value to state
+    messages_state_value = False  # the message "cannot be decoded" has no value to state
 
     def prepare(self, folder: Path) -> None:
         from ops import guard, loader_kernels, use
@@ -101,8 +70,8 @@ class Records(_Base):
         reader.check_files()
 
 
-class Index(_Base):
-    """The cached index: a damaged one must never change what is opened."""
+class Index(BaseTarget):
+    """Cached index of a record set: a damaged cache must never change which records are opened."""
 
     def prepare(self, folder: Path) -> None:
         from pipeline.records.open import open_records
@@ -126,8 +95,8 @@ class Index(_Base):
             raise AssertionError("a damaged cached index was used")
 
 
-class Bin(_Base):
-    """Verification sets: read, checked, and some of their images decoded."""
+class Bin(BaseTarget):
+    """Verification sets: read and check the set, then decode some of its images."""
 
     # fmt: off
     tokens = (
@@ -165,7 +134,7 @@ class Bin(_Base):
             decode_image(image, size, str(self.path))
 
 
-class Yaml(_Base):
+class Yaml(BaseTarget):
     """Configurations, as files and as arguments of the command line."""
 
     messages_state_value = False  # a message lists several problems, each in its own words
@@ -205,8 +174,8 @@ class Yaml(_Base):
         load_config(["--cfg", str(self.path), *arguments], self.nets, self.heads)
 
 
-class Checkpoint(_Base):
-    """A run folder whose files change, mostly with hashes that fit the changed files."""
+class Checkpoint(BaseTarget):
+    """Run folders with one changed file; in most cases the manifest states the file's new hash."""
 
     tokens = (b"{", b"[", b"]", b"}", b'"', b"null", b"-1", b"1e999", b"NaN", b",", b"true")
 
@@ -261,13 +230,23 @@ class Checkpoint(_Base):
         path.write_text(json.dumps(manifest))
 
 
-class Models(_Base):
+class Models(BaseTarget):
     """Model files of other projects, in every format that interchange reads."""
 
-    tokens = (b'"', b"{", b"[", b"]", b"}", b"null", b"(1,1)", b"-1", b"Convolution", b"\x80")
+    # fmt: off
+    tokens = (
+        b'"', b"{", b"[", b"]", b"}", b"null", b"(1,1)", b"-1", b"Convolution", b"\x80",
+        b'"F32"', b'"BF16"', b'"data_offsets":[0,4]', b'"shape":[', b"__metadata__", b"Q", b"R",
+        b"ctorch\nFloatStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"cposix\nsystem\n",
+        b"(", b")", b"t", b"}", b"e", b"u", b"q\x01", b"h\x01", b"K\x01", b".",
+        b"J\xff\xff\xff\x7f",
+    )
+    # fmt: on
 
     def prepare(self, folder: Path) -> None:
         from interchange.model import InterchangeError
+        from interchange.open_model import open_model
+        from tools.fuzzing.model_mutation import mutate_model
         from tools.fuzzing.models import save_model_seeds
 
         self.refusals, self.folder = (InterchangeError,), folder
@@ -276,19 +255,33 @@ class Models(_Base):
         for file in sorted((folder / "seeds").iterdir()):
             self.models.setdefault(file.name.partition("-")[0], {})[file.name] = file.read_bytes()
         (folder / "changed").mkdir()
+        # No seed may be refused.  The calls also import the modules that the cases need.
+        for files in self.models.values():
+            open_model(folder / "seeds" / sorted(files)[0])
+        self.open_model, self.mutate = open_model, mutate_model
 
     def case(self, rng: random.Random) -> None:
-        from interchange.open_model import open_model
-
         files = dict(rng.choice([*self.models.values()]))
         name = rng.choice([*files])
-        files[name] = mutate(rng, files[name], self.tokens)
+        files[name] = self.mutate(rng, name, files[name], self.tokens)
         place = self.folder / "changed"
         for old in place.iterdir():
             old.unlink()
         for each, content in files.items():
             (place / each).write_bytes(content)
-        open_model(place / sorted(files)[0])
+        self.open_model(place / sorted(files)[0])
+
+
+def _check() -> Target:
+    from tools.fuzzing.record_targets import Check
+
+    return Check()
+
+
+def _remote() -> Target:
+    from tools.fuzzing.record_targets import Remote
+
+    return Remote()
 
 
 def _jpeg() -> Target:
@@ -299,6 +292,8 @@ def _jpeg() -> Target:
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "records": Records,
+    "check": _check,
+    "remote": _remote,
     "index": Index,
     "bin": Bin,
     "yaml": Yaml,

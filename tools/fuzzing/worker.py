@@ -36,7 +36,8 @@ def case_random(seed: int, target: str, number: int) -> random.Random:
 def run_case(target: Any, rng: random.Random) -> str:
     """Run one case; return "accepted", "refused" or a description of a finding.
 
-    A refusal is an error of one of the target's types, with a message of the project's form.
+    A refusal is an error of a type in ``target.refusals``, with a message of the form
+    "<what>, got <value>; <what to do>".
     """
     try:
         target.case(rng)
@@ -55,7 +56,7 @@ def run_case(target: Any, rng: random.Random) -> str:
 
 
 def run(target: Any, name: str, seed: int, numbers: range, seconds: float, folder: Path) -> None:
-    """Run cases until the time is over or a finding; write the report to ``folder``."""
+    """Run cases until a finding or the end of the time; write the report to ``folder``."""
     with (folder / NUMBER_FILE).open("w+b") as file:
         file.write(bytes(8))
         file.flush()
@@ -76,13 +77,13 @@ def run(target: Any, name: str, seed: int, numbers: range, seconds: float, folde
             finding = result
             break
         counts[result] += 1
-    report = {"counts": counts, "next": number if finding else numbers.start, "finding": finding}
-    report["next"] = numbers.start + sum(counts.values())
+    done = sum(counts.values())
+    report = {"counts": counts, "next": numbers.start + done, "finding": finding}
     (folder / REPORT_FILE).write_text(json.dumps(report))
 
 
 def _limit_memory(target: Any) -> None:
-    """Let allocations of more than the limit fail, in addition to the memory in use now."""
+    """Limit the address space to the memory in use now plus MEMORY_LIMIT_BYTES."""
     target.start_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if target.has_address_limit:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -101,7 +102,7 @@ def main(arguments: list[str]) -> None:
     numbers = range(int(first), int(first) + int(count))
     run(target, name, int(seed), numbers, float(seconds), Path(folder))
     sys.stdout.flush()
-    os._exit(0)  # libraries may end a process slowly or noisily
+    os._exit(0)  # skips the exit handlers of libraries: they may be slow or print errors
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def draw(
         The left panel and the right panel, each as a triple: caption, embeddings (N, 2) of N
         images, and labels (N,).
     circle
-        Project the points onto the unit circle and stack coinciding points outwards.
+        Whether to project the points onto the unit circle and to stack coinciding points outwards.
     seed
         Seed of the order in which points are drawn, and of the choice of points if there are more
         than MAX_POINTS.
@@ -118,7 +118,7 @@ def stack_on_circle(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _window(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the centre and half the side of a square that holds all points but a few outliers."""
+    """Return the centre and half the side of a square that contains all points except outliers."""
     low = np.quantile(points, 1 - INSIDE_QUANTILE, axis=0)
     high = np.quantile(points, INSIDE_QUANTILE, axis=0)
     return (low + high) / 2, float(max((high - low).max() / 2 * 1.08, 1e-6))

@@ -173,9 +173,9 @@ def classify(
     Parameters
     ----------
     rule
-        "product": largest inner product with a class weight, plus bias.  "cosine": largest cosine
-        to a class weight, or to one of several weights of a class.  "distance": smallest distance
-        to a class weight.  "mean cosine": largest cosine to the mean direction of a class.
+        "product": largest sum of bias and inner product with a class weight.  "cosine": largest
+        cosine to a class weight, or to one of several weights of a class.  "distance": smallest
+        distance to a class weight.  "mean cosine": largest cosine to the mean direction of a class.
     embeddings
         Embeddings of N images, (N, 2).
     weights
@@ -208,7 +208,8 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 def _spread_centres(head: gluon.Block, length: float) -> None:
     """Place the class centres at equal distances on a circle of radius ``length``.
 
-    In two dimensions a class cannot move past another one: the initial order and distances persist.
+    In two dimensions a class centre cannot move past another class centre, so training keeps the
+    initial order and distances.
     """
     per_class = head.weight.shape[0] // CLASSES
     angle = 2 * np.pi * np.argsort(CIRCLE_ORDER) / CLASSES

@@ -119,7 +119,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
         gpu = ROOT / ".venv-gpu"
         if (gpu / "bin" / "python").is_file() and count_gpus(str(gpu / "bin" / "python")):
             venv = gpu
-    venv = ROOT / venv  # This keeps an absolute path as it is.
+    venv = ROOT / venv  # If `venv` is absolute, the result is `venv`.
     python = require_environment(venv)
     gpus = 0 if options.rehearse else count_gpus(python)
     require_gpu_environment(venv, gpus)

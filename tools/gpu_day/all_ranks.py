@@ -26,7 +26,7 @@ Growth of the memory between the last two of these steps means a leak.
 """
 COMMON = ("eval.sets=[]", "train.log_every=10", "train.checkpoint_every=100000")
 USAGE_CODE = 2
-RESERVE_S = 5.0  # No training run may use the last five seconds of the time limit.
+RESERVE_S = 5.0  # No training run may use the last five seconds of the step's time limit.
 MAX_GROWTH_MIB = 256
 """Tolerated growth of the GPU memory in MiB between the last two of MEMORY_STEPS."""
 

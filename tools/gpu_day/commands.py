@@ -87,7 +87,7 @@ def run(
         )
         code = _wait(process, start + limit_s, while_running)
         size = os.fstat(output.fileno()).st_size
-        # os.pread() leaves the file offset unchanged, which child processes may still use.
+        # os.pread() does not move the file offset, at which child processes may still write.
         text = os.pread(output.fileno(), size, 0).decode(errors="replace")
     seconds = time.monotonic() - start
     print(text, f"-> code {code}, {seconds:.1f} s", sep="\n", flush=True)
@@ -104,7 +104,7 @@ def _wait(
     end: float,
     while_running: Callable[[subprocess.Popen], object] | None,
 ) -> int | None:
-    """Wait for a process and return its exit code; at the time `end`, kill it and return None."""
+    """Return the exit code of a process; if it runs beyond `end`, kill it and return None."""
     while True:
         try:
             return process.wait(POLL_S)

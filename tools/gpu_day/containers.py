@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the Docker image for GPUs in containers with all GPUs (step 8 of `tools.gpu_day`)."""
+"""Check the Docker image for GPUs in containers that use all GPUs (step 8 of `tools.gpu_day`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEPS = 50
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Check and train in containers, and check that too little shared memory is refused."""
+    """Run check and training in containers; require that too little shared memory is refused."""
     with parts.part("containers"):
         label = f"gpu-day={os.getpid()}"
         # Containers are children of the Docker daemon, so they outlive this process.  On SIGTERM,

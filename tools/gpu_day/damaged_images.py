@@ -21,7 +21,7 @@ DAMAGED_ROW = 5
 FLIPPED_BYTES = (1, 10, 100)
 CUT_FRACTIONS = (0.25, 0.5, 0.9)
 VISIBLE_DIFFERENCE = 8.0 / 128  # Normalised pixels differ by this if grey levels differ by 8.
-SOS, DHT = b"\xff\xda", b"\xff\xc4"  # JPEG markers of a scan's start and of Huffman tables.
+SOS, DHT = b"\xff\xda", b"\xff\xc4"  # JPEG markers: start of scan, Huffman tables.
 KINDS = tuple(
     [f"cut at {share:.0%}" for share in CUT_FRACTIONS]
     + [f"{count} bytes flipped" for count in FLIPPED_BYTES]
@@ -30,7 +30,7 @@ KINDS = tuple(
 
 
 def damage(jpeg: bytes, kind: str) -> bytes:
-    """Return a copy of a JPEG with damage of the given kind, one of KINDS, without randomness."""
+    """Return a copy of a JPEG with damage of a kind in KINDS; equal inputs give equal copies."""
     data = bytearray(jpeg)
     if kind.startswith("cut"):
         share = float(kind.split()[2].rstrip("%")) / 100

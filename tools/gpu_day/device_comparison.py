@@ -81,7 +81,7 @@ def compare(case: Case, reference: mx.Context, device: mx.Context) -> Agreement:
 
 
 def _error(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Return the largest relative difference between the two arrays of each pair.
+    """Return the largest relative difference between the two arrays of a pair, over all pairs.
 
     The difference is infinite if the shapes differ, or if NaN or infinite values differ.
     """
@@ -99,7 +99,7 @@ def _error(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 def _values_at(case: Case, indices: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the input values at the output indices of an operator such as argsort."""
+    """Return the input values at the indices that an operator such as argsort returned."""
     values = case.inputs[0]
     axis = int(case.attributes.get("axis", -1))
     found = []

@@ -73,7 +73,7 @@ def report(parts: Parts, what: str, kind: str, ended: Ended) -> None:
 
 
 def compile_foreign(folder: Path) -> Path:
-    """Compile a library with the name of a cuDNN library, which prints a message when loaded."""
+    """Compile a library that has the name of a cuDNN library and prints a message when loaded."""
     if not shutil.which("g++"):
         raise Skipped("g++ is missing, so no foreign cuDNN can be compiled for the test")
     folder.mkdir(parents=True)

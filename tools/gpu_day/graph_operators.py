@@ -48,7 +48,7 @@ def cases() -> Iterator[Case]:
     for place, graph, values in graphs():
         nodes = json.loads(graph.tojson())["nodes"]
         kinds = place, str([(node["op"], _attributes(node)) for node in nodes])
-        # A graph may be the same for the CPU and for GPUs.
+        # The graph of a net for GPUs may equal the graph for the CPU.
         if kinds in seen:
             continue
         seen.add(kinds)
@@ -143,7 +143,7 @@ def _symbol(op: str, attributes: Mapping[str, str], inputs: int) -> mx.sym.Symbo
     heads = [[inputs, 0, 0]]
     graph = {"nodes": nodes, "arg_nodes": list(range(inputs)), "heads": heads}
     graph["attrs"] = {"mxnet_version": ["int", MXNET_VERSION]}
-    # The entry "heads" selects only the first output; get_internals() gives all of them.
+    # The entry "heads" selects only the first output; get_internals() gives all outputs.
     inside = mx.sym.load_json(json.dumps(graph)).get_internals()
     names = [name for name in inside.list_outputs() if name.startswith("node")]
     return mx.sym.Group([inside[name] for name in names])
@@ -175,7 +175,7 @@ def forward(
         if name in wanted:
             array.attach_grad()
     mx.random.seed(11, ctx=ctx)
-    compute = mx.nd.CachedOp(graph)  # A hybridized block computes its graph in the same way.
+    compute = mx.nd.CachedOp(graph)  # as a hybridized block computes its graph
     with mx.autograd.record() if wanted else mx.autograd.train_mode():
         found = compute(*arrays)
     outputs = found if isinstance(found, list) else [found]

@@ -166,14 +166,14 @@ def compare_losses(
 
 
 def change_devices(setting: Setting, end: int) -> tuple[Run, dict[str, str]]:
-    """Train on the device under test, resume on the CPU, and resume on that device again.
+    """Train on the device under test, resume on the CPU, then resume on the device under test.
 
     The first two runs are killed after their first checkpoint.
 
     Outputs
     -------
-    The last run, and a dictionary from the number and device of each run to a text that states its
-    first and last training step.
+    The last run, and a dictionary from the number and device of each run to a text that states the
+    first and last training step of the run.
 
     Raises
     ------

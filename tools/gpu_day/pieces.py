@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare operators on a GPU with the CPU, check DALI's batches (step 2 of `tools.gpu_day`)."""
+"""Compare operators on GPU and CPU, and check DALI's batches (step 2 of `tools.gpu_day`)."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def fused(x: mx.nd.NDArray, alpha: mx.nd.NDArray) -> mx.nd.NDArray:
 
 
 def forms(ctx: mx.Context) -> tuple[dict[str, Form], str]:
-    """Return the available implementations by name, and a reason if the fused one is missing.
+    """Return the available implementations by name, and the reason if the fused one is missing.
 
     The reason is "" if the fused operator is available.
     """
@@ -63,7 +63,7 @@ def forms(ctx: mx.Context) -> tuple[dict[str, Form], str]:
 
 
 def measure_forms(ctx: mx.Context, shape: tuple[int, int, int, int]) -> dict[str, dict[str, float]]:
-    """Return the error of each implementation, and its ms for a forward and a backward pass."""
+    """Return each implementation's error, and its ms for forward and backward pass together."""
     random = np.random.default_rng(2)
     x, pull = (random.normal(size=shape).astype(np.float32) for _ in range(2))
     alpha = random.uniform(0.1, 0.4, shape[1]).astype(np.float32)

@@ -22,7 +22,7 @@ REPORT = "report.md"
 
 
 class Claim(NamedTuple):
-    """Row of the last table of docs/gpu.md (what is to be tested), and the step that tests it."""
+    """Row of the last table of docs/gpu.md: a claim, and the step that tests the claim."""
 
     what: str
     step: int
@@ -85,7 +85,7 @@ def table(lines: Mapping[int, dict[str, Any]]) -> list[str]:
 
 
 def state(claim: Claim, lines: Mapping[int, dict[str, Any]]) -> str:
-    """Return the state of a claim with its measured values: measured, untested or failed."""
+    """Return the state of a claim (measured, untested or failed) with its measured values."""
     line = lines.get(claim.step)
     if line is None:
         return "untested: the step did not run"

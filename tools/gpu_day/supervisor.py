@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a command under a supervisor, which enforces a time limit and ends all its processes.
+"""Run a command under a supervisor, which enforces a time limit and ends leftover processes.
 
     python -m tools.gpu_day.supervisor LIMIT_S LOG COMMAND [ARGUMENT ...]
 
@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
 
 
 def supervise(command: Sequence[str], limit_s: float, log: Path) -> Outcome:
-    """Run a command, and end all its processes when it ends, times out or a signal arrives.
+    """Run a command; at its end, at the time limit or on a signal, end all its processes.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def _prepare_child(supervisor_pid: int) -> None:
 def _wait(pid: int, end: float) -> tuple[int | None, str]:
     """Wait for a child process; return a pair (exit code or None, reason why the wait ended).
 
-    The reason is "" if the child ended, "limit" at the time `end`, or the name of a signal.
+    The reason is "" if the child ended, "limit" if `end` has passed, or the name of a signal.
     """
     while (timeout_s := end - time.monotonic()) > 0:
         found = signal.sigtimedwait(_AWAITED_SIGNALS, timeout_s)
@@ -171,7 +171,7 @@ def descendants(ancestor: int = 0) -> list[int]:
 
 
 def _wait_for_descendants(timeout_s: float) -> list[int]:
-    """Wait up to timeout_s seconds for all descendants to end; return the ids of the others."""
+    """Wait up to timeout_s seconds until all descendants have ended; return the ids of the rest."""
     give_up = time.monotonic() + timeout_s
     while (pids := descendants()) and time.monotonic() < give_up:
         _reap()

@@ -107,7 +107,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def resume_step(ended: Ended) -> int:
-    """Return the training step at which a run resumed, from its output; 0 for a new run."""
+    """Find in a run's output the training step at which the run resumed; 0 for a new run."""
     match = re.search(r"^resumed at step (\d+)", ended.text, re.MULTILINE)
     return int(match[1]) if match else 0
 

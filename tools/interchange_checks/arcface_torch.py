@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Import and export the networks of InsightFace's arcface_torch, and compare with PyTorch."""
+"""Import and export the networks of arcface_torch, and compare embeddings with PyTorch's."""
 
 from __future__ import annotations
 
@@ -67,16 +67,16 @@ def run(checkout: Path, folder: Path, only: Sequence[str], *, python: Path) -> I
 
 
 def difference(model: StoredModel, pixels: np.ndarray, wanted: np.ndarray) -> float:
-    """Return the largest difference of normalised embeddings, computed by MXNet, from others.
+    """Return the largest difference between computed and expected normalised embeddings.
 
     Parameters
     ----------
     model
-        Model to compute.
+        Model that MXNet computes.
     pixels
         Images (N, 112, 112, 3) uint8.
     wanted
-        Normalised embeddings (N, E).
+        Expected normalised embeddings (N, E).
     """
     found = model_function(model)(pixels.transpose(0, 3, 1, 2).astype(np.float32))
     return float(np.abs(found / np.linalg.norm(found, axis=1, keepdims=True) - wanted).max())

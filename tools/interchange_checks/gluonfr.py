@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Import GluonFR's networks, and compare with GluonFR itself."""
+"""Import GluonFR's networks, and compare their embeddings with GluonFR's own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
     Parameters
     ----------
     checkout
-        Folder of the package's sources, which has the folder gluonfr.
+        Folder with the sources of GluonFR, in a subfolder gluonfr.
     folder
         Folder for the files of the models.
     only

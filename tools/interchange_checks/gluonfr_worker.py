@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Save one of GluonFR's networks with random weights in its formats, and its embeddings.
+"""Save a network of GluonFR with random weights in two formats, and save its embeddings.
 
     python -I gluonfr_worker.py CHECKOUT FOLDER NAME
 
-`tools.interchange_checks.gluonfr` starts this program, whose folder has a module named gluonfr.
+`tools.interchange_checks.gluonfr` starts this program.  With -I, Python does not import
+the file gluonfr.py beside this program in place of GluonFR's package.
+
 NAME is a key of ``NETWORKS``.  FOLDER has pixels.npy, uint8 images (N, 112, 112, 3).
 """
 

@@ -57,7 +57,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 class Settings(dict):
-    """Dict whose items are attributes, as InsightFace's configuration needs it."""
+    """Dict whose items are also attributes, which InsightFace's configuration needs."""
 
     def __getattr__(self, name: str) -> Any:
         return self[name]
@@ -124,7 +124,7 @@ def build_symbol(folder: Path, name: str, changes: Mapping[str, Any]) -> mx.sym.
             "of a clone of github.com/deepinsight/insightface"
         )
     sys.modules["easydict"] = types.SimpleNamespace(EasyDict=Settings)  # type: ignore[assignment]
-    sys.modules.setdefault("sklearn", types.ModuleType("sklearn"))  # imported and not used
+    sys.modules.setdefault("sklearn", types.ModuleType("sklearn"))  # only imported, never used
     config = load_module(folder / "sample_config.py", "config")
     chosen = {**config.network[name], **changes}
     config.config.update(chosen)
@@ -155,7 +155,7 @@ def with_fixed_gammas(symbol: mx.sym.Symbol, fixed: bool) -> mx.sym.Symbol:
 
 
 def random_parameters(symbol: mx.sym.Symbol, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Draw all arguments and auxiliary states of a symbol; gammas, slopes and statistics vary."""
+    """Draw all arguments and auxiliary states of a symbol at random, gammas and slopes included."""
     random = np.random.default_rng(seed)
 
     def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -205,10 +205,10 @@ mx.model.save_checkpoint(prefix, 0, symbol, arguments, states, remove_amp_cast=F
 
 
 def calibrate(prefix: Path, pixels: np.ndarray, seed: int) -> None:
-    """Replace the running statistics of saved files by those of images, changed at random.
+    """Replace the running statistics in saved files by statistics of images, randomly changed.
 
-    With arbitrary statistics the activations of a deep network grow without bound, and MXNet's own
-    results with and without oneDNN's fusion differ by more than 0.01.
+    With arbitrary statistics the activations of a deep network grow without bound.  Then MXNet's
+    own results with and without oneDNN's fusion differ by more than 0.01.
     """
     given = prefix.with_name("pixels.npy")
     np.save(given, pixels)
@@ -229,9 +229,9 @@ np.save(out, executor.forward(is_train=False)[0].asnumpy())
 
 
 def compute(prefix: Path, pixels: np.ndarray) -> np.ndarray:
-    """Compute normalised embeddings in a process of its own, without code of this project.
+    """Compute normalised embeddings in a separate process, without code of this project.
 
-    In one process with another network, MXNet may end with a segmentation fault, see
+    If one process computes several networks, MXNet may cause a segmentation fault, see
     `interchange.symbol_function.reshape_vectors`.
     """
     given, out = prefix.with_name("pixels.npy"), prefix.with_name("embeddings.npy")

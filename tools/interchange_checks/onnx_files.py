@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check ONNX files in both directions against PyTorch and the insightface package.
+"""Check imported ONNX files against PyTorch, and exported ones against the insightface package.
 
-The interpreter of the other project needs torch, onnx, onnxscript, insightface and
-opencv-python-headless; use an environment of its own.
+The interpreter ``python`` needs torch, onnx, onnxscript, insightface and opencv-python-headless.
+Install them in a separate environment.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def run(checkout: Path, folder: Path, only: Sequence[str], *, python: Path) -> I
 def _exported(
     model: StoredModel, folder: Path, name: str, wanted: np.ndarray, base: list[str | Path]
 ) -> Iterator[Result]:
-    """Yield the results of our ONNX files in the insightface package, and of reading them back."""
+    """Export a model as ONNX; yield one result per file, computed by the insightface package."""
     compute = model_function(model)
 
     def embed(images: np.ndarray) -> np.ndarray:

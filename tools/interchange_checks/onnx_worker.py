@@ -7,8 +7,8 @@
 `tools.interchange_checks.onnx_files` starts this program in an environment with PyTorch, onnx,
 onnxscript and insightface.  FOLDER has pixels.npy, uint8 images (N, 112, 112, 3).  ``export`` draws
 weights, and writes embeddings.npy, folded.onnx and plain.onnx with the settings of arcface_torch's
-torch2onnx.py.  PyTorch folds batch normalisations into the convolutions before them in folded.onnx
-only.  ``insightface`` writes the embeddings of a file as insightface.npy.
+torch2onnx.py.  In folded.onnx only, PyTorch folds each batch normalisation into the preceding
+convolution.  ``insightface`` computes the embeddings of an ONNX file and writes insightface.npy.
 """
 
 from __future__ import annotations

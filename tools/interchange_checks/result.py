@@ -12,9 +12,9 @@ class Result(NamedTuple):
     name: str
     """Name of the network in the other project."""
     net: str
-    """Name of our network that it was imported as."""
+    """Name of the network of this project that results from the import."""
     difference: float
-    """Largest absolute difference of two normalised embeddings."""
+    """Largest absolute difference between the normalised embeddings of both networks."""
     as_expected: bool = True
     """Whether the network was recognised as the expected one of ours."""
     note: str = ""

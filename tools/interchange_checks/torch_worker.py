@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Save and load networks of arcface_torch; runs in an environment with PyTorch.
+"""Save and load networks of arcface_torch, in an environment with PyTorch.
 
     python -I torch_worker.py BACKBONES save NAME FOLDER
     python -I torch_worker.py BACKBONES load NAME FOLDER
 
 `tools.interchange_checks.arcface_torch` starts this program.  FOLDER has pixels.npy, uint8 images
-(N, 112, 112, 3).  ``save`` draws weights, and writes them in the formats of ``torch.save`` and as
-.safetensors, and the embeddings as embeddings.npy.  ``load`` reads exported.safetensors with
+(N, 112, 112, 3).  ``save`` draws weights, and writes them in both formats of ``torch.save`` and as
+.safetensors.  It writes the embeddings as embeddings.npy.  ``load`` reads exported.safetensors with
 strict=True, and writes the embeddings as loaded.npy.
 """
 
@@ -28,7 +28,7 @@ def build(backbones: Path, name: str) -> Any:
 
     "mbf1" is MobileFaceNet with scale=1.
     """
-    package = types.ModuleType("backbones")  # without __init__.py, which imports other packages
+    package = types.ModuleType("backbones")  # skips __init__.py, which imports other packages
     package.__path__ = [str(backbones)]
     sys.modules["backbones"] = package
     if name.startswith("mbf"):
@@ -66,7 +66,7 @@ def embed(net: Any, folder: Path) -> np.ndarray:
 
 
 def main(backbones: str, action: str, name: str, target: str) -> None:
-    """Carry out one of the two actions."""
+    """Save or load one network; ``action`` is "save" or "load"."""
     net, folder = build(Path(backbones), name), Path(target)
     if action == "load":
         net.load_state_dict(load_file(folder / "exported.safetensors"), strict=True)

@@ -69,7 +69,7 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
-    """Return the mean accuracy over ten folds, each with the best threshold of the nine others.
+    """Return the mean accuracy of ten folds; each uses the best threshold of the nine other folds.
 
     The folds consist of consecutive pairs and have equal sizes.
 
@@ -83,7 +83,8 @@ def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
         rest = fold != test
         order = np.argsort(-similarity[rest], kind="stable")
         ranked, truth = similarity[rest][order], same[rest][order]
-        # Entry k of `correct` counts the right decisions if the k most similar pairs are "same".
+        # Entry k of `correct`: number of right decisions if the k most similar pairs are declared
+        # to be "same".
         correct = np.concatenate([[0], np.cumsum(np.where(truth, 1, -1))]) + (~truth).sum()
         k = int(correct.argmax())
         threshold = ranked[k - 1] if k else np.inf
@@ -132,7 +133,7 @@ def _mean_rgb_similarity(faces: np.ndarray) -> np.ndarray:
 
 
 def _whitened_components(rows: np.ndarray, count: int) -> np.ndarray:
-    """Return the first principal components of N zero-mean rows (N, D), each with variance 1.
+    """Return the first principal components of N zero-mean rows (N, D), scaled to variance 1.
 
     Outputs
     -------

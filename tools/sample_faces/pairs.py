@@ -19,7 +19,7 @@ NEAREST_PEOPLE = 4
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images, each given as (person number, image number); `same` if they show one person."""
+    """Two images, each as (person number, image number); `same`: whether both show one person."""
 
     first: tuple[int, int]
     second: tuple[int, int]
@@ -47,8 +47,9 @@ def choose_pairs(
 ) -> list[Pair]:
     """Choose the pairs of the verification set; return them fold by fold.
 
-    Half of the pairs of a fold show the same person.  No person is in two folds, and no image in
-    two pairs.  If there are fewer than two people per fold, all people are in all folds.
+    In half of the pairs of a fold, both images show the same person.  No image is in two pairs.  No
+    person is in two folds, unless there are fewer than two people per fold: in this case, all
+    people are in all folds.
 
     Parameters
     ----------

@@ -172,8 +172,8 @@ def draw_glasses(rng: np.random.Generator) -> Glasses:
 def _draw_look(seed: int, look_number: int, rng: np.random.Generator) -> Look:
     """Return the look (skin, hair) with a given number, slightly varied for one person.
 
-    The look depends only on the number, so all people with that number share it.  The random
-    generator ``rng`` of the person gives the variations.
+    Apart from the variations, the look depends only on the number, so all people with that number
+    share the look.  The variations come from ``rng``, the random generator of the person.
     """
     shared = np.random.default_rng([seed, 2, look_number])
     skin = np.array(SKINS[look_number % len(SKINS)]) + shared.normal(0, 6, 3)
@@ -186,6 +186,9 @@ def _draw_look(seed: int, look_number: int, rng: np.random.Generator) -> Look:
 
 
 def look_distance(one: Look, other: Look) -> float:
-    """Return the RGB distances of two looks' skin and hair, plus 100 if the hair styles differ."""
+    """Return the difference between two looks.
+
+    It is the sum of the RGB distances of skin and hair, plus 100 if the hair styles differ.
+    """
     colours = np.linalg.norm(one.skin - other.skin) + np.linalg.norm(one.hair - other.hair)
     return float(colours + 100.0 * (one.style != other.style))

@@ -15,8 +15,7 @@ else:  # benchmarks put this folder on sys.path, because `import ops` needs MXNe
     import reference
 
 SCALE, EPSILON, MOMENTUM = 64.0, 1e-5, 0.9
-# Largest allowed error of each dtype, as a fraction of the largest absolute value of the result, or
-# of 1 if all values are smaller.
+# Largest allowed value of ``Agreement.error`` for each dtype.
 TOLERANCES = {np.float32: 1e-5, np.float64: 1e-9}
 # Sizes of the test cases of the margin softmax, as (rows, dimensions, classes).
 HEADS = [(33, 130, 1000), (128, 512, 9000)]
@@ -29,8 +28,8 @@ class Agreement(NamedTuple):
 
     name: str
     dtype: str
-    # Largest absolute difference, as a fraction of the largest absolute value of the reference, or
-    # of 1 if all values are smaller.
+    # Largest absolute difference, divided by the largest absolute value of the reference.  The
+    # divisor is 1 if all absolute values of the reference are smaller than 1.
     error: float
     tolerance: float
 
@@ -111,7 +110,8 @@ def _layer(
         generator.uniform(0.2, 1.5, shape).astype(dtype)
         for shape in (size, size, channels, channels, channels)
     )
-    x[1] -= 2  # x gets values on both sides of 0, none so near 0 that rounding changes its sign
+    # x gets values on both sides of 0, but none so near 0 that rounding changes the value's sign.
+    x[1] -= 2
     on_x, on_dy, on_slope = (arrays.to_device(a) for a in (x, dy, slope))
     for field, array, true in zip(
         ("y", "d x", "d slope"),
@@ -127,6 +127,6 @@ def _layer(
     moved = [arrays.to_device(a) for a in running]
     out = ours.batch_norm(inputs, moved, EPSILON, MOMENTUM)
     gradients = ours.batch_norm_gradients(inputs, *out[1:], on_dy, EPSILON)
-    results = (*out, *moved, *gradients)  # no d slope, because there is no PReLU
+    results = (*out, *moved, *gradients)  # without the gradient of slope: no PReLU follows
     for field, array, true in zip(expected._fields, results, expected):  # noqa: B905
         yield f"batch norm {name} {field}", array, true

@@ -41,15 +41,15 @@ template <typename T>
 const char* margin_softmax_forward(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& out,
                                    void* workspace, Stream stream, int64_t chunk = 0);
 
-// `gradient` (B,) is the gradient of the losses. `result.loss` may be null; with it p - 1 is exact
-// even if p is near 1.
+// `gradient` (B,) is the gradient with respect to the B losses. `result.loss` may be null. If the
+// losses are given, p - 1 is exact even if the probability p of the target is near 1.
 template <typename T>
 const char* margin_softmax_backward(const MarginSoftmax<T>& in,
                                     const MarginSoftmaxResults<T>& result, const T* gradient,
                                     T* embedding_gradient, T* centres_gradient, void* workspace,
                                     Stream stream, int64_t chunk = 0);
 
-// An SGD step on the class centres; `gradient` is the gradient of every row's loss:
+// An SGD step on the class centres; `gradient` is the gradient with respect to each loss:
 //
 //   v = momentum v - rate (d centres + weight_decay centres);  centres += v
 template <typename T>

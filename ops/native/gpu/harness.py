@@ -15,11 +15,11 @@ Array = Any  # a CuPy array, or a NumPy array for the emulated device
 
 
 class HarnessError(RuntimeError):
-    """An operator could not enqueue its work; the message gives the reason."""
+    """Error for an operator that could not enqueue its work; the message gives the reason."""
 
 
 class Results(NamedTuple):
-    """Outputs of the margin softmax, forward; MarginSoftmaxResults in ops/native/kernels.h."""
+    """Outputs of the margin softmax's forward pass, as in MarginSoftmaxResults (kernels.h)."""
 
     loss: Array
     cosine: Array
@@ -37,7 +37,7 @@ class Harness:
     library
         Path of a shared library compiled from the sources in this folder.
     empty
-        ``empty(shape, dtype)`` allocates an array on the device; "uint8" means bytes.
+        ``empty(shape, dtype)`` allocates an array on the device, for example of dtype "uint8".
     pointer
         ``pointer(array)`` returns the device address of an array.
     stream
@@ -72,7 +72,7 @@ class Harness:
         width
             Size of a value in bytes: 4 for float32, 8 for float64.
         sides
-            (B, E, C): number of rows, of dimensions of an embedding, and of classes.
+            (B, E, C): numbers of rows, embedding dimensions and classes.
         update
             Whether the workspace is for ``margin_softmax_step``.
         chunk
@@ -83,7 +83,7 @@ class Harness:
         return int(function(width, _size(*sides), int(update), _long(chunk)))
 
     def margin_softmax(self, inputs: list[Array], scale: float, chunk: int = 0) -> Results:
-        """Run the margin softmax, forward, and return its outputs.
+        """Run the forward pass of the margin softmax; return its outputs.
 
         ``inputs`` are embedding, centres, label, psi and slope.  ``chunk`` is the number of classes
         processed at a time; 0 lets the library choose.
@@ -114,10 +114,11 @@ class Harness:
         scale: float,
         chunk: int = 0,
     ) -> tuple[Array, Array]:
-        """Run the margin softmax, backward; return the gradients of embedding and centres.
+        """Run the margin softmax's backward pass; return the gradients of embedding and centres.
 
-        ``gradient`` (B,) is the gradient of the losses of the B rows.  ``results.loss`` may be
-        None; with it, p - 1 is exact even if the probability p is near 1.
+        ``gradient`` (B,) is the gradient with respect to the losses of the B rows.
+        ``results.loss`` may be None.  If the losses are given, p - 1 is exact even if the
+        probability p is near 1.
         """
         out = [self._empty(array.shape, array.dtype) for array in inputs[:2]]
         size = _size(*inputs[0].shape, len(inputs[1]))
@@ -154,7 +155,8 @@ class Harness:
         rate
             Learning rate, as an array (1,) on the device.
         numbers
-            Momentum, weight decay, and the gradient of the loss, one value for all rows.
+            Momentum, weight decay, and the gradient with respect to the loss of a row.  This
+            gradient is the same for all rows.
         """
         size = _size(*inputs[0].shape, len(inputs[1]))
         memory = self._memory("margin_softmax_bytes", inputs[0], size, 1, _long(chunk))
@@ -179,7 +181,10 @@ class Harness:
         return y
 
     def prelu_gradients(self, x: Array, slope: Array, dy: Array) -> tuple[Array, Array]:
-        """Return the gradients of x and slope of PReLU; ``dy`` is the gradient of the output."""
+        """Return the gradients of PReLU with respect to x and slope.
+
+        ``dy`` is the gradient with respect to the output.
+        """
         dx, dslope = (self._empty(a.shape, a.dtype) for a in (x, slope))
         size = _size(*x.shape)
         memory = self._memory("activation_bytes", x, size)
@@ -195,7 +200,8 @@ class Harness:
         Parameters
         ----------
         inputs
-            x, gamma, beta, and the slope of the PReLU that follows, or None without PReLU.
+            x, gamma, beta, and the slope of the PReLU that follows.  The slope is None if no PReLU
+            follows.
         running
             Running mean and running variance, which are updated in place.
         """
@@ -219,10 +225,10 @@ class Harness:
     def batch_norm_gradients(
         self, inputs: list[Array], mean: Array, inverse: Array, dy: Array, epsilon: float
     ) -> list[Array]:
-        """Return the gradients of x, gamma, beta and, with PReLU, slope of batch normalisation.
+        """Return batch normalisation's gradients with respect to the arrays in ``inputs``.
 
-        ``mean`` and ``inverse`` (1 / standard deviation) are results of ``batch_norm``; ``dy`` is
-        the gradient of the output.
+        ``inputs`` are those of ``batch_norm``.  ``mean`` and ``inverse`` (1 / standard deviation)
+        are results of ``batch_norm``.  ``dy`` is the gradient with respect to the output.
         """
         arrays = [array for array in inputs if array is not None]
         out = [self._empty(array.shape, array.dtype) for array in arrays]

@@ -85,6 +85,21 @@ MXReturnValue margin_softmax_backward(const Attributes& attributes, Tensors* in,
   return result_of("face_margin_softmax", fault);
 }
 
+// `in` holds the inputs, then cosine, maximum, total, share and the gradient of each loss.
+template <typename T>
+MXReturnValue centres_gradient(const Attributes& attributes, Tensors* in, Tensors* out,
+                               const OpResource& resource) {
+  MXTensor* more = in->data() + kHeadInputs;
+  const auto inputs = head_inputs<T>(attributes, in->data());
+  gpu::MarginSoftmaxResults<T> results{};
+  results.maximum = data<T>(more[1]);
+  results.total = data<T>(more[2]);
+  const char* fault = gpu::margin_softmax_backward<T>(
+      inputs, results, data<T>(more[4]), nullptr, data<T>((*out)[0]),
+      head_workspace(resource, inputs, false), stream(resource));
+  return result_of("face_margin_softmax_centres", fault);
+}
+
 // `in` holds the inputs, then cosine, maximum, total, share, velocity and rate.
 template <typename T>
 MXReturnValue margin_softmax_update(const Attributes& attributes, Tensors* in, Tensors* out,

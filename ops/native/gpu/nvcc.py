@@ -80,7 +80,7 @@ def find() -> Toolkit:
         found += " without a C++ compiler that it supports"
     raise ToolkitError(
         f"ops: the GPU operators need nvcc of CUDA 11.0 or newer, got {found}; install a CUDA "
-        "toolkit or set CUDA_HOME to the folder of one"
+        "toolkit, or set CUDA_HOME to the folder of an installed toolkit"
     )
 
 

@@ -20,8 +20,9 @@ class MarginSoftmax(NamedTuple):
     cosine: np.ndarray  # (B,) cosine of the target without margin; 0 if the label is -1
     maximum: np.ndarray  # (B,) largest logit
     total: np.ndarray  # (B,) sum of exp(logit - maximum)
-    pull: np.ndarray  # (B, E) gradient of each row's loss for the row's embedding
-    share: np.ndarray  # (C,) exact sum of each class's probabilities; the operator's is a bound
+    pull: np.ndarray  # (B, E) gradient of each row's loss with respect to the row's embedding
+    # (C,) exact sum of the probabilities of each class; the operator returns only a bound
+    share: np.ndarray
     embedding_gradient: np.ndarray  # (B, E)
     centres_gradient: np.ndarray  # (C, E)
 
@@ -40,7 +41,7 @@ def margin_softmax(
     Parameters
     ----------
     gradient
-        Gradient of the loss of each of the B rows, (B,).
+        Gradient with respect to the losses of the B rows, (B,).
     """
     x, w, psi, slope, gradient = (a.astype(np.float64) for a in (x, w, psi, slope, gradient))
     inverse_x = 1 / np.sqrt((x * x).sum(1, keepdims=True) + LENGTH_EPSILON)
@@ -88,7 +89,7 @@ def prelu(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return PReLU of x, (N, C, P), and the gradients of x and slope, in float64.
 
-    ``dy`` is the gradient of the output.  N counts images, C channels and P pixels.
+    ``dy`` is the gradient with respect to the output.  N counts images, C channels and P pixels.
     """
     x, a, dy = x.astype(np.float64), slope.astype(np.float64)[:, None], dy.astype(np.float64)
     below = x <= 0
@@ -128,8 +129,8 @@ def batch_norm(
 ) -> BatchNorm:
     """Compute batch normalisation of x, (N, C, P), forward and backward, in float64.
 
-    A PReLU follows if ``slope`` is not None.  ``dy`` is the gradient of the output, and ``running``
-    holds the running mean and the running variance before the step.
+    A PReLU follows if ``slope`` is not None.  ``dy`` is the gradient with respect to the output.
+    ``running`` holds the running mean and the running variance before this call.
     """
     x, dy = x.astype(np.float64), dy.astype(np.float64)
     axes = (0, 2)

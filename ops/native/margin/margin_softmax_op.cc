@@ -151,6 +151,60 @@ REGISTER_OP(face_margin_softmax)
     .setInferType(same_type)
     .setInferShape(margin_softmax_shapes);
 
+// ---- Gradient of the class centres for given maxima and totals, which cover the classes of all
+// shards. Inputs: those of the forward, cosine, maximum and total (B,), share (C,) and the gradient
+// of each loss (B,). Output: (C, E).
+
+constexpr int kGradientInputs = 5;  // cosine, maximum, total, share, gradient of the loss
+
+MXReturnValue centres_attributes(const Attributes& attributes, int* inputs, int* outputs) {
+  const MXReturnValue found = margin_softmax_attributes(attributes, inputs, outputs);
+  *inputs += kGradientInputs;
+  *outputs = 1;
+  return found;
+}
+
+MXReturnValue centres_shapes(const Attributes& attributes, Shapes* in, Shapes* out) {
+  const int given = input_count(attributes);
+  Shapes first(in->begin(), in->begin() + given), results(kOutputs);
+  const MXReturnValue found = margin_softmax_shapes(attributes, &first, &results);
+  if (found != MX_SUCCESS) return found;
+  const Shapes expected = {results[kCosine], results[kMaximum], results[kTotal], results[kShare],
+                           results[kLoss]};
+  for (int i = 0; i < kGradientInputs; ++i)
+    if ((*in)[given + i] != expected[i])
+      return fail(
+          "face_margin_softmax_centres: cosine, maximum, total and gradient must be (B,), share "
+          "(C,), got " +
+          shape_text((*in)[given + i]) + "; reshape it");
+  (*out)[0] = first[kCentres];
+  return MX_SUCCESS;
+}
+
+template <typename T>
+MXReturnValue centres_gradient(const Attributes& attributes, Tensors* in, Tensors* out,
+                               const OpResource& resource) {
+  const auto inputs = margin_softmax_inputs<T>(attributes, in->data());
+  MXTensor* more = in->data() + input_count(attributes);
+  const int n = threads();
+  char* workspace = workspace_of(resource, of(T()).bytes(inputs.B, inputs.D, n));
+  if (!workspace) return workspace_too_large();
+  of(T()).backward(
+      inputs, n, workspace,
+      {more[0].data<T>(), more[1].data<T>(), more[2].data<T>(), more[3].data<T>()},
+      more[4].data<T>(), (*out)[0].data<T>());
+  return MX_SUCCESS;
+}
+
+REGISTER_OP(face_margin_softmax_centres)
+    .setForward(by_type<centres_gradient<float>, centres_gradient<double>>, "cpu")
+#ifdef FACE_GPU
+    .setForward(by_type<on_gpu::centres_gradient<float>, on_gpu::centres_gradient<double>>, "gpu")
+#endif
+    .setParseAttrs(centres_attributes)
+    .setInferType(same_type)
+    .setInferShape(centres_shapes);
+
 // ---- SGD step on the class centres, which replaces their gradient. Inputs: those of the forward,
 // four of its outputs, velocity (C, E) and learning rate (1,). Modifies centres and velocity.
 

@@ -171,7 +171,10 @@ def test_a_file_without_sections_is_refused(configs):
     (configs / "one.yaml").write_text("- 1\n- 2\n")
     with pytest.raises(ConfigError) as caught:
         load_config(["--cfg", "one.yaml"], NETS, HEADS)
-    assert str(caught.value) == "one.yaml: expected sections with key: value lines, got [1, 2]"
+    assert (
+        str(caught.value) == "one.yaml: expected sections with lines of the form `key: value`, "
+        "got [1, 2]"
+    )
 
 
 def test_options_that_print_text(configs):

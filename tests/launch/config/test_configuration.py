@@ -96,7 +96,7 @@ def test_a_saved_configuration_loads_unchanged():
             {"xyz": {}},
             "xyz: unknown section; known: run, data, net, head, optim, train, eval",
         ),
-        ({"optim": 3}, "optim: expected a section (key: value lines), got 3"),
+        ({"optim": 3}, "optim: expected a section with lines of the form `key: value`, got 3"),
         (
             {"data": {"batch_size": "many"}},
             "data.batch_size: must be a whole number from 1 up to 1048576, got 'many'",
@@ -197,8 +197,8 @@ def test_a_saved_configuration_loads_unchanged():
         ),
         (
             {"data": {"loader": "dali"}},
-            "data.records: required, got none; name a folder with train.rec, train.idx and "
-            "property (data.records=FOLDER), set FACES_DIR, or put the files into "
+            "data.records: required, got none; name a folder with the files train.rec, train.idx "
+            "and property with data.records=FOLDER or FACES_DIR=FOLDER, or put these files into "
             "~/.mxnet/datasets/face/emore or ms1m",
         ),
         (
@@ -219,7 +219,7 @@ def test_a_saved_configuration_loads_unchanged():
         (
             {"data": {"records": ["a", "b"], "num_classes": 0, "reader": "window"}},
             "data.reader: 'window' reads one record set, got 2; merge the sets with "
-            "tools/shuffle_records.py, or use data.reader=random",
+            "`python -m tools.data shuffle`, or use data.reader=random",
         ),
         (
             {"data": {"color_jitter": 1.0}},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.config.paths import NoHome, expand_home, home_path
+from launch.config.paths import NoHome, expand_home, home_path, is_url
 
 ROOT = Path(__file__).resolve().parents[3]
 NOBODY = "~no-such-user-at-all"
@@ -65,3 +65,19 @@ def test_no_command_line_uses_unexpanded_paths():
     assert len(sources) > 40
     found = [str(path) for path in sources if re.search(r"\btype=Path\b", path.read_text())]
     assert not found
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("s3://bucket/set", True),
+        ("file:///data/set", True),
+        ("simplecache::s3://bucket/set", True),
+        ("/data/set", False),
+        ("data:set//x", False),
+        ("./s3://x", False),
+        ("", False),
+    ],
+)
+def test_urls_are_told_from_paths(path, expected):
+    assert is_url(path) is expected

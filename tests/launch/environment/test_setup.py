@@ -161,7 +161,8 @@ def test_a_new_environment_requires_venv_and_a_compiler(tmp_path, missing, sente
 def test_the_dev_stage_needs_no_compiler(machine):
     machine.no_compilers()
     assert "installing requirements/dev.txt" in machine.done(f"{SETUP} .venv '' dev")
-    assert machine.calls[-1].endswith("-r requirements/dev.txt")
+    assert machine.calls[-2].endswith("--require-hashes -r requirements/dev.txt")
+    assert machine.calls[-1].endswith("--no-deps --require-hashes -r requirements/align.txt")
     assert machine.done(f"{SETUP} .venv '' dev") == ""
 
 

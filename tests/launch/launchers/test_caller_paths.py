@@ -23,6 +23,7 @@ PROJECT = Path("/code")
         ("train.pretrained=runs/a-001", "train.pretrained=/home/me/runs/a-001"),
         ("train.pretrained=", "train.pretrained="),
         ("data.records=~/set", "data.records=~/set"),
+        ("data.records=s3://bucket/set", "data.records=s3://bucket/set"),
         ("data.records=${FACES_DIR}", "data.records=${FACES_DIR}"),
         ("data.records=[a", "data.records=[a"),
         ("data.records={a: b}", "data.records={a: b}"),

@@ -14,7 +14,7 @@ import pytest
 from pipeline.records import RecordError, open_records
 from pipeline.records import open as records_module
 from pipeline.records.reader import RecordReader
-from pipeline.records.writer import _payload, frame, write_record_set
+from pipeline.records.writer import frame, payload_bytes, write_record_set
 
 PEOPLE, IMAGES = 4, 8
 
@@ -59,7 +59,7 @@ def rewrite(folder: Path, bodies: list[tuple[int, object, bytes]]) -> None:
     with (folder / "train.rec").open("wb") as rec:
         for key, label, jpeg in bodies:
             lines.append(f"{key}\t{at}\n")
-            for part in frame(_payload(key, label, jpeg)):
+            for part in frame(payload_bytes(key, label, jpeg)):
                 at += rec.write(part)
     keep_lines(folder, lines)
 
@@ -131,7 +131,7 @@ def test_records_beyond_the_header_are_counted(folder, make_face, tmp_path):
     with rec.open("ab") as file:
         for key in (37, 38):
             lines.append(f"{key}\t{file.tell()}\n")
-            file.writelines(frame(_payload(key, 3, make_face(3, 50 + key))))
+            file.writelines(frame(payload_bytes(key, 3, make_face(3, 50 + key))))
     keep_lines(folder, lines)
     assert notices(folder, tmp_path) == [
         f"{folder}/train.idx: the header does not list 2 records of the .idx, from key 37 on; the "

@@ -278,7 +278,7 @@ def test_every_reader_has_its_sampler():
         make_sampler("window", two, 4, images_per_person=0, **options)
     assert str(refused.value) == (
         "data.reader: 'window' reads one record set, got 2; merge them with "
-        "tools/shuffle_records.py, or use data.reader=random"
+        "`python -m tools.data shuffle`, or use data.reader=random"
     )
 
 

@@ -1,86 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """Merge record sets into one record set in random order, for the window reader.
 
-python tools/shuffle_records.py RECORDS [RECORDS ...] OUT [--seed N] [--labels shared]
+The new set has all images with unchanged JPEG bytes, without header and identity records.
 
-Writes train.rec, train.idx and property to OUT: all images with unchanged JPEG bytes in random
-order, without header and identity records.  A single set keeps its labels.  The labels of several
-sets are stacked or shared, as with the setting data.labels; classes.json then lists the source set
-and the source label of each class.  In the new set, ``data.reader=window`` gives well-mixed batches
-with sequential reads, which are fast even on slow disks.
-
-The tool itself reads and writes sequentially.  The first pass distributes the images to temporary
-bucket files in OUT; each bucket holds one part of the new order.  The second pass reads one bucket
-after another and sorts its images in memory.  If all images fit into ``--memory-mib``, the tool
-writes no bucket files.
+The functions read and write sequentially.  The first pass distributes the images to temporary
+bucket files in the output folder; each bucket holds one part of the new order.  The second pass
+reads one bucket after another and sorts its images in memory.  If all images fit into the memory,
+there are no bucket files.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
-import signal
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from launch.config.paths import home_path
-from pipeline.records.open import RecordSet, open_records
+from atomic_write import rename_together
 from pipeline.records.reader import RecordReader
 from pipeline.records.writer import write_record_set
+from tools.data import identity_names
+from tools.data.identity_names import write_names
+from tools.data.output_folder import make_output
+from tools.data.record_sets import opened
 from training.run_folder import write_classes
 
+if TYPE_CHECKING:
+    from pipeline.records.open import RecordSet
+
 MIB = 1 << 20
-_MEMORY_MIB = 1024
+MEMORY_MIB = 1024
 _CHUNK_RECORDS = 1024
-_TERMINAL_PROGRESS_S, _PROGRESS_S = 0.2, 60.0
-
-
-def main() -> int:
-    """Run the tool with the arguments of the command line, and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "records", type=home_path, nargs="+", help="folders with train.rec, or .rec files"
-    )
-    parser.add_argument("out", type=home_path, help="folder of the new set")
-    parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
-    parser.add_argument(
-        "--labels", choices=("stacked", "shared"), default="stacked", help="see data.labels"
-    )
-    parser.add_argument(
-        "--memory-mib",
-        type=int,
-        default=_MEMORY_MIB,
-        help="MiB of memory for images; the index of the records needs additional memory "
-        f"(default: {_MEMORY_MIB})",
-    )
-    arguments = parser.parse_args()
-    # On SIGTERM, SystemExit is raised, so that unfinished files are removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    progress = _Progress()
-    try:
-        count = shuffle(
-            arguments.records,
-            arguments.out,
-            seed=arguments.seed,
-            labels=arguments.labels,
-            memory_bytes=arguments.memory_mib * MIB,
-            progress=progress,
-        )
-    except (ValueError, OSError) as error:
-        progress.clear()
-        print(f"shuffle_records: {error}", file=sys.stderr)
-        return 2
-    progress.clear()
-    print(f"{arguments.out}: {count} images in random order")
-    return 0
 
 
 def shuffle(
@@ -89,7 +45,7 @@ def shuffle(
     *,
     seed: int,
     labels: str = "stacked",
-    memory_bytes: int = _MEMORY_MIB * MIB,
+    memory_bytes: int = MEMORY_MIB * MIB,
     progress: Callable[[str, int, int], None] = lambda what, done, count: None,
 ) -> int:
     """Write the images of all record sets to one new set in random order; return their number.
@@ -103,46 +59,51 @@ def shuffle(
     seed
         Random seed of the new order.
     labels
-        How to combine the labels of several sets, "stacked" or "shared", as ``data.labels``.
+        How to combine the labels of several sets, "stacked" or "shared", as in ``data.labels``.
     memory_bytes
         Bytes of memory for images; at least four times the largest image is used.  The new order
         does not depend on this value.
     progress
-        Callback, called with the phase's name, the number of finished images, and that of all.
+        Function that is called with the name of the phase and the numbers of finished and of all
+        images.
 
     Raises
     ------
     ValueError
-        If an argument is out of range, ``out`` is the folder of a source, or the disk is too full.
+        If an argument is out of range, or if the disk is too full.
     """
     if memory_bytes < 1:
         raise ValueError(f"--memory-mib: must be at least 1, got {memory_bytes // MIB}; raise it")
     with ExitStack() as at_end:
-        scan = at_end.enter_context(tempfile.TemporaryDirectory())
-        records = open_records(sources, scan, labels=labels)
-        for notice in records.notices:
-            print(f"shuffle_records: {notice}", file=sys.stderr)
-        if any(rec.parent.resolve() == out.resolve() for rec in records.files):
-            raise ValueError(
-                f"OUT: must not be the folder of a source set, got {out}; choose another folder"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        # The bucket files are on the disk of the new set.  Each file is removed once it is read, so
-        # the bucket files and the new set together are never much larger than the new set.
-        scratch = at_end.enter_context(tempfile.TemporaryDirectory(prefix=".shuffle-", dir=out))
+        opened_set = at_end.enter_context(opened(sources, labels))
+        records = opened_set.records
         plan = _Plan(records, seed, memory_bytes)
         _check_space(out, plan)
-
-        def images() -> Iterator[tuple[int, bytes]]:
-            yield from _shuffled(records, plan, Path(scratch), progress)
-            # classes.json is replaced last: if the shuffle fails, an older set in OUT stays intact.
-            (out / "classes.json").unlink(missing_ok=True)
-            if records.origins is not None:
-                write_classes(out, records.files, records.origins)
-
-        return write_record_set(
-            out, images(), records.num_classes, records.image_size, header=False
+        make_output(out)
+        # The bucket files are on the disk of the new set.  Each file is removed as soon as its
+        # images are in memory, so the bucket files and the new set together are never much larger
+        # than the new set.
+        scratch = Path(
+            at_end.enter_context(tempfile.TemporaryDirectory(prefix=".shuffle-", dir=out))
         )
+        new = scratch / "set"
+        count = write_record_set(
+            new,
+            _shuffled(records, plan, scratch, progress),
+            records.num_classes,
+            records.image_size,
+            header=False,
+        )
+        names = ["train.rec", "train.idx"]
+        if opened_set.has_names:
+            write_names(new / identity_names.FILE_NAME, opened_set.names)
+            names.append(identity_names.FILE_NAME)
+        if records.origins is not None:
+            write_classes(new, records.files, records.origins)
+            names.append("classes.json")
+        names.append("property")
+        rename_together([new / name for name in names], [out / name for name in names])
+        return count
 
 
 class _Plan:
@@ -187,7 +148,8 @@ def _record_bytes(records: RecordSet) -> np.ndarray:
     """Return an upper bound of the size of each record in bytes, (N,) for N records.
 
     The bound is the distance to the next record of the index.  If this distance is unusually large,
-    as before the identity records, the bound is computed from the size of the JPEG.
+    as for the last image before the identity records, the bound is computed from the size of the
+    JPEG.
     """
     found = np.empty(len(records), dtype=np.int64)
     for place, rec in enumerate(records.files):
@@ -201,7 +163,10 @@ def _record_bytes(records: RecordSet) -> np.ndarray:
 
 
 def _equal_bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
-    """Return the bounds 0, r, 2 r, ..., n of parts of r images and at most max_bytes bytes each."""
+    """Divide n images into parts of r images; return the bounds 0, r, 2 r, ..., n.
+
+    The function chooses r so that no part has more than ``max_bytes`` bytes.
+    """
     count, largest = len(sizes), int(sizes.sum())
     rows = count
     while largest > max_bytes and rows > 1:
@@ -211,7 +176,7 @@ def _equal_bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
 
 
 def _bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
-    """Return the bounds 0, ..., n of the longest parts of images with at most max_bytes bytes."""
+    """Divide n images into parts of at most ``max_bytes`` bytes; return the bounds 0, ..., n."""
     ends, bounds = np.cumsum(sizes), [0]
     while bounds[-1] < len(sizes):
         before = ends[bounds[-1] - 1] if bounds[-1] else 0
@@ -220,7 +185,8 @@ def _bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
 
 
 def _check_space(out: Path, plan: _Plan) -> None:
-    free = shutil.disk_usage(out).free
+    parent = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(parent).free
     if plan.set_bytes > free:
         raise ValueError(
             f"{out}: the shuffled set needs {-(-plan.set_bytes // MIB)} MiB of disk, got "
@@ -302,7 +268,8 @@ def _write_buckets(
 ) -> None:
     """Append each JPEG of the buffer to the file of its bucket.
 
-    Only one file is open at a time, because buckets can outnumber the files a process may open.
+    Only one file is open at a time, because there may be more buckets than files that a process may
+    open.
     """
     starts = np.cumsum(lengths) - lengths
     here = np.argsort(buckets, kind="stable")
@@ -322,29 +289,3 @@ def _read_bucket(path: Path, buffer: np.ndarray) -> None:
                 "again and do not change files in OUT while it runs"
             )
     path.unlink()
-
-
-class _Progress:
-    """Print progress to stderr: an updated line on a terminal, else one line per minute."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._last_s = time.monotonic()
-
-    def __call__(self, what: str, done: int, count: int) -> None:
-        now = time.monotonic()
-        if now - self._last_s < (_TERMINAL_PROGRESS_S if self._terminal else _PROGRESS_S):
-            return
-        self._last_s = now
-        self.clear()
-        end = "" if self._terminal else "\n"
-        print(f"{what} {done:,} of {count:,} images", end=end, file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Erase the progress line if stderr is a terminal."""
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

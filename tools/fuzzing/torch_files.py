@@ -1,4 +1,5 @@
-"""Write files as torch.save does, with the standard library alone."""
+# SPDX-License-Identifier: Apache-2.0
+"""Write files in the formats of torch.save, without PyTorch."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ import pickle
 import sys
 import types
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,43 +19,41 @@ KINDS = {"float32": "Float", "float64": "Double", "float16": "Half", "int64": "L
 
 
 class _StorageType:
-    """Stands for a class such as torch.FloatStorage."""
+    """Base of the classes that replace torch.FloatStorage and PyTorch's other storage classes."""
 
 
 class Storage:
+    """Elements of one or several tensors.
+
+    ``kind`` is the first part of the class name in PyTorch, such as "Float".
+    """
+
     def __init__(self, elements: np.ndarray, kind: str | None = None) -> None:
         self.elements, self.kind = elements, kind or KINDS[str(elements.dtype)]
 
 
 class Tensor:
-    """Tensor that is pickled as torch's _rebuild_tensor_v2."""
+    """Tensor that is pickled as a call of torch._utils._rebuild_tensor_v2.
+
+    ``offset`` and ``strides`` count elements of the storage.
+    """
 
     function = "_rebuild_tensor_v2"
 
     def __init__(self, storage: Storage, offset: int, shape: tuple, strides: tuple) -> None:
-        self.arguments = (storage, offset, shape, strides, False, {})
+        self.arguments: tuple[Any, ...] = (storage, offset, shape, strides, False, {})
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return getattr(sys.modules["torch._utils"], self.function), self.arguments
 
 
 class Parameter(Tensor):
-    """Tensor in the wrapper torch.nn.Parameter."""
+    """Tensor that is pickled as a torch.nn.Parameter."""
 
     function = "_rebuild_parameter"
 
     def __init__(self, tensor: Tensor) -> None:
         self.arguments = (tensor, True, {})
-
-
-class Attack:
-    """Object whose unpickling creates a file."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self):
-        return exec, (f"open({str(self.canary)!r}, 'w').close()",)
 
 
 def tensor(values: np.ndarray, kind: str | None = None) -> Tensor:
@@ -63,8 +64,8 @@ def tensor(values: np.ndarray, kind: str | None = None) -> Tensor:
 
 
 @contextlib.contextmanager
-def fake_torch():
-    """Provide the names that pickles of PyTorch use, as long as the block runs."""
+def fake_torch() -> Iterator[types.ModuleType]:
+    """Provide the modules and names that PyTorch's pickles use, during a with block."""
     modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils")}
     for kind in ("Float", "Double", "Half", "Long", "BFloat16"):
         name = f"{kind}Storage"
@@ -92,7 +93,7 @@ def dump(content: object) -> tuple[bytes, dict[str, Storage]]:
     with fake_torch() as torch:
 
         class Pickler(pickle.Pickler):
-            def persistent_id(self, obj):
+            def persistent_id(self, obj: Any) -> Any:
                 if not isinstance(obj, Storage):
                     return None
                 key = storages.setdefault(id(obj), (str(len(storages)), obj))[0]
@@ -104,6 +105,7 @@ def dump(content: object) -> tuple[bytes, dict[str, Storage]]:
 
 
 def save_zip(path: Path, content: object, *, compression: int = zipfile.ZIP_STORED) -> None:
+    """Write an object in the format of PyTorch 1.6 and newer."""
     data, storages = dump(content)
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("model/data.pkl", data)
@@ -114,6 +116,7 @@ def save_zip(path: Path, content: object, *, compression: int = zipfile.ZIP_STOR
 
 
 def save_legacy(path: Path, content: object) -> None:
+    """Write an object in the format of PyTorch before 1.6."""
     data, storages = dump(content)
     machine = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
     with path.open("wb") as file:
@@ -127,3 +130,4 @@ def save_legacy(path: Path, content: object) -> None:
 
 
 SAVERS = {"zip": save_zip, "legacy": save_legacy}
+"""Functions that write an object to a path, by format."""

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replace the URLs in ``data.records`` by the paths of local copies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.config.paths import expand_home, is_url
+from pipeline.records.remote import copy_records
+
+HEAD_START_S = 0.5
+"""Seconds that the other ranks of a host wait before they look for the copies."""
+
+
+def local_records(
+    records: Sequence[str], cache: str, local_rank: int
+) -> tuple[list[str], list[str]]:
+    """Copy the record sets that are URLs to this host; return all paths, and notices for the log.
+
+    Parameters
+    ----------
+    records
+        Paths and URLs of record sets.
+    cache
+        Folder for the copies; a leading ``~`` means the home folder.
+    local_rank
+        Number of this rank on its host.
+
+    Raises
+    ------
+    RecordError
+        If a set cannot be copied.
+    """
+    # Horovod: the first rank to call copy_records copies.  Local rank 0 gets a head start, because
+    # the launcher shows the progress of local rank 0.
+    if local_rank > 0 and any(map(is_url, records)):
+        time.sleep(HEAD_START_S)
+    paths: list[str] = []
+    notices: list[str] = []
+    for record in records:
+        if not is_url(record):
+            paths.append(record)
+            continue
+        # Horovod: every rank calls this function; on each host, the first caller copies.
+        copy = copy_records(
+            record, Path(expand_home(cache)), say=_say, announces_wait=local_rank == 0
+        )
+        paths.append(str(copy.rec))
+        notices += copy.notices
+    return paths, notices
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find images with the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+
+
+def find_exact_duplicates(
+    checksums: np.ndarray, sizes: np.ndarray, read: Callable[[int], bytes | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the images that have the same bytes as an image before them.
+
+    Only images with equal checksums and sizes are read.
+
+    Parameters
+    ----------
+    checksums
+        CRC-32 of each of N images, int64 (N,).
+    sizes
+        Size of each image in bytes, int64 (N,); 0 for images that are left out.
+    read
+        Function that returns the bytes of the image of a row, or None if it cannot be read.
+
+    Outputs
+    -------
+    Two int64 arrays (M,): the rows of the duplicates, sorted; and for each duplicate, the row of
+    the first image with the same bytes.
+    """
+    order = np.lexsort((checksums, sizes))
+    same = (np.diff(checksums[order]) == 0) & (np.diff(sizes[order]) == 0) & (sizes[order[1:]] > 0)
+    pairs: list[tuple[int, int]] = []
+    for group in np.split(order, np.flatnonzero(~same) + 1):
+        if len(group) > 1:
+            pairs += _compare(sorted(group.tolist()), read)
+    found = np.array(sorted(pairs), np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+def _compare(rows: list[int], read: Callable[[int], bytes | None]) -> list[tuple[int, int]]:
+    """Return pairs (row, first row with the same bytes) of images with equal checksums."""
+    firsts: dict[bytes, int] = {}
+    pairs = []
+    for row in rows:
+        image = read(row)
+        if image is None:
+            continue
+        first = firsts.setdefault(hashlib.sha256(image).digest(), row)
+        if first != row:
+            pairs.append((row, first))
+    return pairs

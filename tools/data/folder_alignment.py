@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Align the photographs of a folder in several processes, and write the aligned images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from alignment.aligner import ALIGNED, CENTRE, Alignment, FaceAligner, FaceRules
+from alignment.detector import FaceDetector
+from atomic_write import atomic_write
+from evaluation.image_files import read_photograph
+from tools.data.decoder_warnings import DecoderWarnings
+from tools.data.photographs import output_names
+from tools.data.worker_pool import WorkerPool
+
+if TYPE_CHECKING:
+    from alignment.landmark_files import Landmarks
+    from tools.data.alignment_journal import AlignmentJournal
+
+UNREADABLE = "unreadable"
+WRITTEN = (ALIGNED, CENTRE)
+"""Values of ``status`` of photographs whose aligned image is written."""
+DETECTOR_THREADS = 1  # per process, because every core has a process
+Row = dict[str, Any]
+"""Result of one photograph: path, size and mtime_ns of its file, status, and the values of
+`alignment.aligner.Alignment` except the pixels; "image" is the path of the aligned image."""
+
+
+class ImageCoding(NamedTuple):
+    """Size and encoding of aligned images."""
+
+    image_size: tuple[int, int]
+    """(height, width) in pixels."""
+    quality: int
+    """JPEG quality, 1 to 100."""
+    sampling: tuple[str, int]
+    """Chroma sampling: its name and its number in OpenCV."""
+
+
+@dataclass
+class FolderAlignment:
+    """Alignment of the photographs of one folder.
+
+    Parameters
+    ----------
+    folder
+        Folder of the photographs.
+    paths
+        Paths of the photographs, relative to the folder.
+    landmarks
+        Points from a file; None: the detector finds them.
+    rules, coding
+        Which faces are rejected, and how aligned images are encoded.
+    """
+
+    folder: Path
+    paths: Sequence[str]
+    landmarks: Landmarks | None
+    rules: FaceRules
+    coding: ImageCoding
+
+    def run(
+        self,
+        processes: int,
+        out: Path | None,
+        journal: AlignmentJournal | None,
+        progress: Callable[[str, int, int], None],
+    ) -> list[Row]:
+        """Align all photographs; return their results in the order of the paths.
+
+        Parameters
+        ----------
+        processes
+            Number of worker processes.
+        out
+            Folder of the aligned images; None: write nothing.
+        journal
+            Results of an earlier, interrupted run, which this run continues.
+        progress
+            Function that is called with ("aligned", done, count) after each photograph.
+        """
+        names = output_names(self.paths)
+        known = {} if journal is None else journal.rows
+        rows: list[Row | None] = [
+            self._known(known.get(path), path, name, out)
+            for path, name in zip(self.paths, names, strict=True)
+        ]
+        waiting = [number for number, row in enumerate(rows) if row is None]
+
+        def make_worker() -> Callable[[int], Row]:
+            if journal is not None:
+                journal.close()  # a worker that outlives a killed command must not keep the lock
+            align = self._make_aligner(names, out)
+            return lambda piece: align(waiting[piece])
+
+        for piece, row in enumerate(self._results(processes, len(waiting), make_worker)):
+            rows[waiting[piece]] = row
+            if journal is not None:
+                journal.add(row)
+            progress("aligned", len(rows) - len(waiting) + piece + 1, len(rows))
+        return [row for row in rows if row is not None]
+
+    def _results(
+        self, processes: int, count: int, make_worker: Callable[[], Callable[[int], Row]]
+    ) -> Iterator[Row]:
+        if count:
+            with WorkerPool(min(processes, count), make_worker) as pool:
+                yield from pool.map(range(count))
+
+    def _known(self, row: Row | None, path: str, name: str, out: Path | None) -> Row | None:
+        """Return the result of an earlier run if the photograph has not changed since."""
+        if row is None or out is None or row["file"] != _state(self.folder / path):
+            return None
+        if row["status"] in WRITTEN and not (row["image"] == name and (out / name).is_file()):
+            return None
+        return row
+
+    def _make_aligner(self, names: Sequence[str], out: Path | None) -> Callable[[int], Row]:
+        """Return the function of a worker process that aligns a photograph by its number."""
+        source = FaceDetector(DETECTOR_THREADS) if self.landmarks is None else self.landmarks
+        aligner = FaceAligner(source, self.coding.image_size, self.rules)
+        warnings = DecoderWarnings().__enter__()  # active until the process ends
+
+        def align(number: int) -> Row:
+            path = self.folder / self.paths[number]
+            row: Row = {"path": self.paths[number], "file": _state(path)}
+            warnings.clear()
+            photograph = read_photograph(path)
+            damage = warnings.read_damage()
+            if photograph.pixels is None or damage:
+                reason = photograph.reason or f"is damaged, got {damage}"
+                return {**row, "status": UNREADABLE, "reason": reason}
+            found = aligner.align(self.paths[number], photograph.pixels)
+            row |= _describe(found)
+            if found.pixels is not None:
+                row["image"] = names[number]
+                if out is not None:
+                    self._write(out / names[number], found.pixels)
+            return row
+
+        return align
+
+    def _write(self, path: Path, pixels: np.ndarray) -> None:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, self.coding.quality]
+        options = [*quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, self.coding.sampling[1]]
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(jpeg.tobytes())
+
+
+def _describe(found: Alignment) -> Row:
+    points = None if found.points is None else np.round(found.points, 2).tolist()
+    return {
+        "status": found.status,
+        "points": points,
+        "faces": found.faces,
+        "score": round(found.score, 4),
+        "side_px": round(found.side_px, 1),
+        "sharpness": round(found.sharpness, 1),
+    }
+
+
+def _state(path: Path) -> list[int]:
+    """Return the size of a file and its modification time in ns, which identify its content."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return [0, 0]
+    return [state.st_size, state.st_mtime_ns]

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare the accuracy of training with sampled class centres and with all class centres.
+
+python tools/sampling_accuracy.py demo.yaml --rate 0.5 --out FOLDER
+FACES_DIR=FACES python tools/sampling_accuracy.py faces.yaml --rate 0.3 --out FOLDER
+
+For each seed, trains a configuration with ``head.sharded=true`` twice: with ``head.sample_rate=1``
+and with the given rate.  Runs of the same seed differ in the rate only.  Prints the verification
+accuracies and their means.  The exit status is 1 if the mean accuracy at the given rate is lower
+than the mean accuracy at the rate 1 by more than the tolerance.  After an interruption, the same
+command continues: finished runs in FOLDER are not repeated, and an unfinished run resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from atomic_write import atomic_write
+from launch.config.paths import home_path
+
+ROOT = Path(__file__).resolve().parents[1]
+FULL_RATE = 1.0
+
+
+def main() -> int:
+    """Run the tool with the arguments of the command line, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("cfg", help="configuration, as for run_train.py")
+    parser.add_argument("--rate", type=float, default=0.5, help="sampling rate (default: 0.5)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[1, 2, 3], help="random seeds (default: 1 2 3)"
+    )
+    parser.add_argument("--ranks", type=int, default=2, help="number of ranks (default: 2)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.015,
+        help="largest permitted decrease of the mean accuracy (default: 0.015)",
+    )
+    parser.add_argument("--out", type=home_path, required=True, help="folder for the runs")
+    parser.add_argument("--json", type=home_path, help="JSON file for the accuracies")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more settings")
+    arguments = parser.parse_args()
+    if not 0 < arguments.rate < 1:
+        parser.error(f"--rate: must be above 0 and below 1, got {arguments.rate:g}; 0.5 is usual")
+    rates = (FULL_RATE, arguments.rate)
+    found: dict[float, list[float]] = {rate: [] for rate in rates}
+    for seed in arguments.seeds:
+        for rate in rates:
+            accuracy = train(arguments, rate, seed)
+            found[rate].append(accuracy)
+            print(f"rate {rate:g}, seed {seed}: accuracy {accuracy:.4f}", flush=True)
+    means = [statistics.fmean(found[rate]) for rate in rates]
+    difference = means[1] - means[0]
+    print(
+        f"{arguments.cfg}: mean accuracy {means[0]:.4f} at the rate 1 and {means[1]:.4f} at the "
+        f"rate {arguments.rate:g}, difference {difference:+.4f}, {len(arguments.seeds)} seeds"
+    )
+    if arguments.json:
+        rows = [
+            {"cfg": arguments.cfg, "rate": rate, "seeds": arguments.seeds, "accuracies": values}
+            for rate, values in found.items()
+        ]
+        with atomic_write(arguments.json, "w") as file:
+            file.write(json.dumps({"rows": rows}, indent=1) + "\n")
+    return 1 if difference < -arguments.tolerance else 0
+
+
+def train(arguments: argparse.Namespace, rate: float, seed: int) -> float:
+    """Train one run, unless it has finished before, and return its verification accuracy."""
+    stem = Path(arguments.cfg).stem
+    name = f"{stem}-rate{rate}-seed{seed}"
+    if (accuracy := finished(arguments.out, name)) is not None:
+        return accuracy
+    command = [sys.executable, "-m", "launch.local", "-np", str(arguments.ranks)]
+    command += ["--cfg", arguments.cfg, f"run.dir={arguments.out}", f"run.name={name}"]
+    command += [f"run.seed={seed}", "head.sharded=true", f"head.sample_rate={rate}"]
+    command += arguments.set
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    log = arguments.out / f"{name}.log"
+    with log.open("a") as file:
+        done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+    accuracy = finished(arguments.out, name)
+    if done.returncode or accuracy is None:
+        last = log.read_text().splitlines()[-1:]
+        raise SystemExit(
+            f"sampling_accuracy: {name}: the training must finish and verify, got exit code "
+            f"{done.returncode}, last line: {''.join(last)}; see {log}"
+        )
+    return accuracy
+
+
+def finished(out: Path, name: str) -> float | None:
+    """Return the accuracy of a finished run; None if no run is finished."""
+    for path in sorted(out.glob(f"{name}-*/summary.json")):
+        summary = json.loads(path.read_text())
+        if summary["status"] == "finished" and summary.get("verification"):
+            return statistics.fmean(v["accuracy"] for v in summary["verification"].values())
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
