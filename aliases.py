@@ -86,10 +86,33 @@ _NETS: dict[str, tuple[str, ...]] = {
         for name in ("attentionfacenet", "attentionnet")
         for depth in (56, 92)
     },
+    **dict.fromkeys(("dpn", "fdpn"), tuple(f"dpn{depth}" for depth in (68, 92, 107, 131))),
+    **dict.fromkeys(
+        ("inceptionresnet", "irv2", "incresv2", "finceptionresnetv2"), ("inception_resnet_v2",)
+    ),
+    **dict.fromkeys(("ghostnetv1", "ghostfacenet", "ghostfacenets", "ghost"), ("ghostnet",)),
+    **dict.fromkeys(
+        ("mobilenetv3large", "mobilenetv3small", "mobilenetlarge", "mobilenetsmall"),
+        ("mobilenet_v3",),
+    ),
+    **dict.fromkeys(("efficientnet", "effnet", "effnetb0"), ("efficientnet_b0",)),
+    "vit": ("vit_t", "vit_s"),
+    **dict.fromkeys(("vittiny", "vit_tiny"), ("vit_t",)),
+    **dict.fromkeys(("vitsmall", "vit_small"), ("vit_s",)),
+    # arcface_torch states the drop path and the mask ratio in the name.
+    **{
+        f"vit_{size}_dp005_mask{end}": (f"vit_{size}",)
+        for size in "ts"
+        for end in ("0", "_0", "_005")
+    },
 }
 
-_MISSING_NETS = "mobilenetv2 mobilenetv3 m2 m025 x1 n1 r2060 vargnetv2".split() + [
-    f"{name}{depth}" for name in ("resnext", "resnest") for depth in _DEPTHS
+_MISSING_NETS = [
+    *"mobilenetv2 mobilenetv4 m2 m025 x1 n1 r2060 vargnetv2 ghostnetv2 ghostnetv3".split(),
+    *"dpn98 densenet264 inceptionv4 inceptionresnetv1 vitb vitl vitbase vitlarge".split(),
+    *(f"vit_{size}_dp005_mask{end}" for size in "bl" for end in ("0", "_0", "_005")),
+    *(f"efficientnetb{number}" for number in range(1, 8)),
+    *(f"{name}{depth}" for name in ("resnext", "resnest") for depth in _DEPTHS),
 ]
 """Networks that this project lacks and whose names resemble those of other networks."""
 

@@ -58,7 +58,14 @@ def test_names_of_losses_in_other_projects_lead_to_ours(word, name):
         ("iresnet", [f"iresnet{depth}" for depth in (18, 34, 50, 100, 152, 200)]),
         *((word, ["mobilenet_v1"]) for word in ("mobilenet", "fmobilenet", "MobileNetV1")),
         *((word, ["iresnet50"]) for word in ("irestnet50", "iresnet51", "iresnet5", "irsenet50")),
+        *((word, ["mobilenet_v3"]) for word in ("MobileNetV3", "mobilenet_v3_small")),
+        *((word, ["efficientnet_b0"]) for word in ("efficientnet", "EfficientNet-B0")),
+        *((word, ["ghostnet"]) for word in ("GhostFaceNet", "ghostnt")),
+        ("vit_t_dp005_mask0", ["vit_t"]),
+        ("inceptionresnetv2", ["inception_resnet_v2"]),
+        ("dpn", ["dpn68", "dpn92", "dpn107", "dpn131"]),
         *((word, []) for word in ("resnext50", "mobilenet_v2", "r2060", "m2")),
+        *((word, []) for word in ("efficientnet_b3", "vit_b", "vit_l_dp005_mask_005", "dpn98")),
     ],
 )
 def test_names_of_networks_in_other_projects_lead_to_ours_or_nowhere(word, names):
