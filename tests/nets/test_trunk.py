@@ -72,7 +72,7 @@ def test_channels_are_rounded_as_in_mobilenet_v2():
         ("mobilenet_v3", (112, 112), {"variant": "tiny"}, "net.variant: must be one of 'large', "),
         ("ghostnet", (112, 112), {"output": "GCD"}, "net.output: must be one of 'E', 'F', 'FC', "),
         ("ghostnet", (112, 112), {"dropout": 0.4}, "net.dropout: must be 0 for output 'GDC'"),
-        ("dpn98", (112, 112), {}, "net.name: unknown net 'dpn98'; did you mean 'dpn"),
+        ("dpn69", (112, 112), {}, "net.name: unknown net 'dpn69'; did you mean 'dpn68'?"),
     ],
 )  # fmt: skip
 def test_what_a_network_lacks_is_refused(name, size, options, sentence):
