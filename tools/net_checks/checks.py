@@ -26,6 +26,7 @@ from tools.net_checks.published import PUBLISHED
 MAX_COUNT_DIFFERENCE = 0.01
 MAX_STEP_DIFFERENCE = 1e-2
 """Largest difference of embeddings or gradients in training, as a fraction of the largest value."""
+STEP_SIDES_PIXELS = (64, 112)
 FILE_SIDES_PIXELS = (32, 48, 64, 112)
 LEARNING_SIDES_PIXELS = (16, 40, 48, 64, 112)
 SMALL_WIDTH = 0.25
@@ -80,7 +81,8 @@ def count_learned(net: gluon.Block, shared_slopes: bool = False) -> int:
 
 def check_steps(name: str, folder: Path) -> str:
     """Compare training steps: hybridized with imperative, and native with plain operators."""
-    x = mx.nd.array(np.random.default_rng(1).uniform(-1, 1, (4, 3, 112, 112)))
+    side = smallest_side(name, STEP_SIDES_PIXELS, {})
+    x = mx.nd.array(np.random.default_rng(1).uniform(-1, 1, (4, 3, side, side)))
     notice = ops.use("plain")
     results = {"imperative": training_step(name, x, hybridize=False)}
     results["hybridized"] = training_step(name, x, hybridize=True)
@@ -102,13 +104,14 @@ def check_steps(name: str, folder: Path) -> str:
             worst[kind] <= MAX_STEP_DIFFERENCE,
             f"a {kind} step differs by {worst[kind]:.1e} ({notice})",
         )
-    return f"hybridized {worst['hybridized']:.0e}, native {worst['native']:.0e}"
+    differences = ", ".join(f"{kind} {value:.0e}" for kind, value in worst.items())
+    return f"{differences} ({side} px)"
 
 
 def training_step(name: str, x: mx.nd.NDArray, *, hybridize: bool) -> dict[str, np.ndarray]:
     """Return the embeddings and the gradients of one training step from fixed seeds."""
     mx.random.seed(1)
-    net = build_net(name)
+    net = build_net(name, x.shape[2:])
     net.initialize()
     if hybridize:
         net.hybridize(static_alloc=True, static_shape=True)
