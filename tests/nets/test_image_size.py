@@ -18,6 +18,13 @@ SMALL = {
     "iresnet": lambda size: IResNet((1, 1, 1, 1), 8, channels=(8, 8, 8, 16), image_size=size),
 }
 
+LIMITS = {
+    "densenet": (15, "the network halves the image size 4 times"),
+    "inception": (39, "its convolutions have no padding"),
+    "vit": (9, "a patch has 9 pixels a side"),
+}
+"""Smallest side in pixels and its reason, by the start of the names of a family."""
+
 
 def shapes(net):
     return {name: p.shape for name, p in net._collect_params_with_prefix().items()}
@@ -79,13 +86,13 @@ def test_features_of_a_side():
 @pytest.mark.parametrize("name", [name for name in NETS if name not in ALIASES])
 @pytest.mark.parametrize("size", [(8, 8), (8, 112), (112, 1), (0, 0), (-112, 112)], ids=str)
 def test_too_small_images_are_refused(name, size):
-    side = 15 if name.startswith("densenet") else 9
+    family = next((each for each in LIMITS if name.startswith(each)), "")
+    side, reason = LIMITS.get(family, (9, "the network halves the image size 4 times"))
     sentence = (
-        f"net.name: '{name}' needs images of at least {side}x{side} pixels, because the "
-        f"network halves the image size 4 times, got {size[0]}x{size[1]} pixels; "
-        "use a data set with larger images"
+        f"net.name: '{name}' needs images of at least {side}x{side} pixels, because {reason}, "
+        f"got {size[0]}x{size[1]} pixels; use a data set with larger images"
     )
-    for refuse in (build_net, lambda *given: check_image_size(*given, side)):
+    for refuse in (build_net, lambda *given: check_image_size(*given, side, reason=reason)):
         with pytest.raises(ValueError) as caught:
             refuse(name, size)
         assert str(caught.value) == sentence
