@@ -107,13 +107,15 @@ _NETS: dict[str, tuple[str, ...]] = {
     },
 }
 
-_MISSING_NETS = [
-    *"mobilenetv2 mobilenetv4 m2 m025 x1 n1 r2060 vargnetv2 ghostnetv2 ghostnetv3".split(),
-    *"dpn98 densenet264 inceptionv4 inceptionresnetv1 vitb vitl vitbase vitlarge".split(),
-    *(f"vit_{size}_dp005_mask{end}" for size in "bl" for end in ("0", "_0", "_005")),
-    *(f"efficientnetb{number}" for number in range(1, 8)),
-    *(f"{name}{depth}" for name in ("resnext", "resnest") for depth in _DEPTHS),
+_MISSING_NETS = """
+densenet264 dpn98 ghostnetv2 ghostnetv3 inceptionresnetv1 inceptionv4 m2 m025 mobilenetv2
+mobilenetv4 n1 r2060 vargnetv2 vitb vitbase vitl vitlarge x1
+""".split()
+_MISSING_NETS += [
+    f"vit_{size}_dp005_mask{end}" for size in ("b", "l") for end in ("0", "_0", "_005")
 ]
+_MISSING_NETS += [f"efficientnetb{number}" for number in range(1, 8)]
+_MISSING_NETS += [f"{name}{depth}" for name in ("resnext", "resnest") for depth in _DEPTHS]
 """Networks that this project lacks and whose names resemble those of other networks."""
 
 _SETTINGS: dict[str, tuple[str, ...]] = {

@@ -94,7 +94,8 @@ def test_the_names_of_parameters_have_no_counters(name):
     for key, parameter in first.items():
         assert parameter.shape is not None and 0 not in parameter.shape, key
         assert key.rpartition(".")[2] in {
-            *("weight", "bias", "gamma", "beta", "running_mean", "running_var", "alpha")
+            *("weight", "bias", "gamma", "beta", "running_mean", "running_var", "alpha"),
+            *("token", "position"),
         }
 
 
