@@ -16,7 +16,9 @@ from typing import IO, Any
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(
+    path: str | os.PathLike[str], mode: str = "wb", sync: bool = True
+) -> Iterator[IO[Any]]:
     """Open a temporary file for writing; rename it to ``path`` if the block ends without an error.
 
     Parameters
@@ -25,19 +27,22 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         Path of the final file; its folder must exist.
     mode
         "wb" for bytes, or "w" for text in UTF-8.
+    sync
+        Wait until the file is on the disk.  Without the wait, a crash of the machine may leave an
+        empty file; a command that writes thousands of small files omits the wait.
 
     Raises
     ------
     OSError
         If the file cannot be written.
     """
-    with atomic_write_together([path], mode) as (file,):
+    with atomic_write_together([path], mode, sync) as (file,):
         yield file
 
 
 @contextmanager
 def atomic_write_together(
-    paths: Sequence[str | os.PathLike[str]], mode: str = "wb"
+    paths: Sequence[str | os.PathLike[str]], mode: str = "wb", sync: bool = True
 ) -> Iterator[list[IO[Any]]]:
     """Open several files of one folder as ``atomic_write`` does; rename them in the given order.
 
@@ -58,8 +63,9 @@ def atomic_write_together(
             yield files
             for file in files:
                 file.flush()
-                os.fsync(file.fileno())
-        rename_together(temporaries, targets)
+                if sync:
+                    os.fsync(file.fileno())
+        rename_together(temporaries, targets, sync)
     finally:
         for temporary in temporaries:
             with suppress(OSError):
@@ -67,12 +73,15 @@ def atomic_write_together(
 
 
 def rename_together(
-    temporaries: Sequence[str | os.PathLike[str]], targets: Sequence[str | os.PathLike[str]]
+    temporaries: Sequence[str | os.PathLike[str]],
+    targets: Sequence[str | os.PathLike[str]],
+    sync: bool = True,
 ) -> None:
     """Rename complete temporary files, already flushed to the disk, to ``targets``, in order.
 
     An older file with the name of the last target is removed first.  If a temporary file does not
-    exist, an earlier, interrupted call has renamed it.
+    exist, an earlier, interrupted call has renamed it.  ``sync`` waits until the renames are on the
+    disk.
 
     Raises
     ------
@@ -84,7 +93,8 @@ def rename_together(
     for temporary, target in zip(temporaries, targets, strict=True):
         if os.path.lexists(temporary) or not os.path.lexists(target):
             os.replace(temporary, target)
-    sync_folder(Path(targets[0]).parent)
+    if sync:
+        sync_folder(Path(targets[0]).parent)
 
 
 def sync_folder(folder: Path) -> None:

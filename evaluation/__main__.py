@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line: verify and compare models, embed image files, compare two images.
+"""Command line: verify, compare, identify and score templates with models; embed image files.
 
 python -m evaluation verify --model MODEL --sets A.bin [B.bin | FOLDER ...]
 python -m evaluation compare --base MODEL --model MODEL --sets A.bin [B.bin | FOLDER ...]
 python -m evaluation embed --model MODEL IMAGE|FOLDER ... --out EMBEDDINGS.npz
 python -m evaluation compare-images --model MODEL A.jpg B.jpg
+python -m evaluation identify megaface|tinyface|people ...
+python -m evaluation templates ijbb|ijbc|ytf|list ...
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from evaluation.commands import compare, compare_images, embed, verify
+from evaluation.commands import compare, compare_images, embed, identify, templates, verify
 from launch.environment.provenance import VersionAction
 
 COMMANDS = {
@@ -21,6 +23,8 @@ COMMANDS = {
     "compare": compare,
     "embed": embed,
     "compare-images": compare_images,
+    "identify": identify,
+    "templates": templates,
 }
 
 

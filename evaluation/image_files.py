@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from image_headers import stored_size
 if TYPE_CHECKING:
     from evaluation.pairs import CutOff
 
+Source = TypeVar("Source")
 SUFFIXES = tuple(".jpg .jpeg .jpe .jp2 .png .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
 """Suffixes, in lower case, of the files in a folder that count as images."""
 HEADER_BYTES = 1 << 18
@@ -189,12 +190,27 @@ def read_images(
     ImageFileError
         If an image has another size, `resize` is False and `fit` is None.
     """
+    yield from map_in_threads(
+        lambda path: read_image(path, image_size, resize, cut_off, fit=fit), paths
+    )
+
+
+def map_in_threads(
+    read: Callable[[Source], ReadImage], sources: Sequence[Source]
+) -> Iterator[ReadImage]:
+    """Yield the images that a function reads, in order; threads read PREFETCHED_IMAGES in advance.
+
+    Parameters
+    ----------
+    read
+        Function from an element of `sources` to an image.
+    """
     threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[ReadImage]] = deque()
         try:
-            for path in paths:
-                waiting.append(pool.submit(read_image, path, image_size, resize, cut_off, fit=fit))
+            for source in sources:
+                waiting.append(pool.submit(read, source))
                 if len(waiting) >= PREFETCHED_IMAGES:
                     yield waiting.popleft().result()
             while waiting:
@@ -218,11 +234,9 @@ def read_image(
         if photograph.pixels is None:
             return photograph
         fitted = fit(path, photograph.pixels)
-        return (
-            ReadImage(path, None, fitted)
-            if isinstance(fitted, str)
-            else (ReadImage(path, fitted, ""))
-        )
+        if isinstance(fitted, str):
+            return ReadImage(path, None, fitted)
+        return ReadImage(path, fitted, "")
     image = _read(path, decode, cut_off)
     if image.pixels is None:
         return image

@@ -45,7 +45,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "plain_pickle": (),
     "launch": ("atomic_write", "plain_yaml", "ranges", "suggestions"),
     "alignment": ("atomic_write", "encoded_images", "image_headers", "suggestions"),
-    "evaluation": ("atomic_write", "encoded_images", "image_headers", "plain_pickle"),
+    "evaluation": (
+        *("alignment.similarity", "alignment.template"),
+        *("atomic_write", "encoded_images", "image_headers", "plain_pickle"),
+    ),
     "evaluation.__main__": PARTS,  # a program
     "evaluation.commands": PARTS,  # its commands
     "pipeline": ("atomic_write", "encoded_images", "normalization", "ops"),

@@ -180,3 +180,11 @@ def test_a_synced_folder_is_closed(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     sync_folder(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_small_file_of_many_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch)
+    with atomic_write(tmp_path / "a", sync=False) as file:
+        file.write(b"new")
+    assert disk.steps == [("rename", "a")]
+    assert (tmp_path / "a").read_bytes() == b"new" and names(tmp_path) == ["a"]

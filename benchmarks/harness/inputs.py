@@ -27,20 +27,24 @@ Python interpreters without DALI cannot import them from there.
 MAX_IMAGES = 20_000
 """Largest number of images that a benchmark keeps in memory or writes to a file."""
 
-CHUNK_VALUES = 2**20
+CHUNK_VALUES = 2**17
 
 
 def centres(num_classes: int, embedding_size: int) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield the class centres in chunks, as pairs of a row slice and its float32 values.
 
-    With chunks, the full matrix is never held twice in memory.
+    With chunks, the full matrix is never held twice in memory.  All chunks share one buffer: copy
+    the values before the next iteration.
     """
     random = np.random.default_rng(0)
-    chunk_rows = max(1, CHUNK_VALUES // embedding_size)
+    chunk_rows = min(num_classes, max(1, CHUNK_VALUES // embedding_size))
+    buffer = np.empty((chunk_rows, embedding_size), np.float32)
     for start in range(0, num_classes, chunk_rows):
         rows = slice(start, min(start + chunk_rows, num_classes))
-        shape = (rows.stop - start, embedding_size)
-        yield rows, CENTRE_STD * random.standard_normal(shape, dtype=np.float32)
+        values = buffer[: rows.stop - start]
+        random.standard_normal(dtype=np.float32, out=values)
+        values *= np.float32(CENTRE_STD)
+        yield rows, values
 
 
 def embeddings(batch: int, embedding_size: int) -> np.ndarray:

@@ -71,6 +71,8 @@ def build(
         **inputs.MARGINS[margin],
     )
     head.initialize(mx.init.Zero())
+    # Sync: only then has Gluon freed the first copy of the class centres.
+    mx.nd.waitall()
     set_centres(head, num_classes, embedding_size)
     own_update = head.weight.grad_req == "null"
     trainer = None if own_update else mxnet_steps.sgd_trainer(head.collect_params())
@@ -118,16 +120,13 @@ def counted(comm: Any, costs: StepCosts) -> Any:
 
 def set_centres(head: Any, num_classes: int, embedding_size: int) -> None:
     """Set the class centres of this rank to the values of `inputs.centres`."""
-    import mxnet as mx
-
     start, stop = head.shard.start, head.shard.stop
     for rows, values in inputs.centres(num_classes, embedding_size):
         low, high = max(rows.start, start), min(rows.stop, stop)
         if low < high:
             part = values[low - rows.start : high - rows.start]
-            head.weight.data()[low - start : high - start] = mx.nd.array(part)
-            # Sync: without this wait, MXNet's queue would hold many chunks in memory.
-            mx.nd.waitall()
+            # Assignment would allocate an NDArray for every chunk; the allocator keeps that memory.
+            head.weight.data()[low - start : high - start]._sync_copyfrom(part)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,14 @@ MODEL_HELP = (
 )
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add the options ``--model``, ``--batch-size``, ``--device`` and ``--version``."""
     parser.add_argument("--version", action=VersionAction)
     parser.add_argument(
         "--model",
         "--checkpoint",
         dest="model",
-        required=True,
+        required=required,
         type=expand_home,
         metavar="MODEL",
         help=MODEL_HELP,

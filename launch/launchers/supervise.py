@@ -53,6 +53,10 @@ class Reader:
         """
         return line, stream
 
+    def rest(self) -> tuple[str, str] | None:
+        """Return the last pair (line, stream) to print after the end of the output, or None."""
+        return None
+
     def stop(self, process: subprocess.Popen[str]) -> None:
         """Request the ranks to save a checkpoint and stop."""
         process.send_signal(signal.SIGTERM)
@@ -112,6 +116,9 @@ class HorovodrunReader(Reader):
         if self._own_message.match(line) or line.startswith("  ") or not line:
             return None
         return line, "stdout"
+
+    def rest(self) -> tuple[str, str] | None:
+        return (self._held[1], "stderr") if self._held else None
 
 
 class Screen:
@@ -217,15 +224,20 @@ def print_output(
 ) -> None:
     """Read one output stream of the command to its end; print the lines that ``reader`` returns."""
     screen = screen or Screen(lambda: None)
-    for line in output:
-        filtered = reader.read(line.rstrip("\n"), stream)
+
+    def show(filtered: tuple[str, str] | None) -> None:
         if filtered is None:
-            continue
+            return
         text, target = filtered
         if bar and target == "stdout":
             screen.try_write("stderr", partial(bar.write_line, text))
         else:
             screen.print_line(text, target)
+
+    for line in output:
+        show(reader.read(line.rstrip("\n"), stream))
+    if stream == "stdout":
+        show(reader.rest())
 
 
 def _stop(reader: Reader, process: subprocess.Popen[str]) -> None:

@@ -225,23 +225,24 @@ class Companion:
         self._end: int | None = 0  # wait status of the rank; None if unknown
 
     def run(self) -> None:
-        """Log and forward the output until the rank has ended or has closed its pipes."""
+        """Log and forward the output until the rank has ended."""
         poll = select.poll()
         for descriptor in (*self._pipes, self._control):
             poll.register(descriptor, select.POLLIN)
         open_pipes = set(self._pipes)
         next_check = 0.0
-        while open_pipes:
+        has_ended = False
+        # Both pipes may close before the control pipe: the kernel closes the files of a killed rank
+        # one after the other.
+        while not has_ended:
             ready = poll.poll(POLL_S * 1000)
             for descriptor, _ in ready:
                 data = os.read(descriptor, READ_BYTES)
                 if descriptor == self._control:
-                    if not data:  # the rank has ended; the pipes contain its last output
-                        self._end = self._exit_status.read()
-                        self._drain(open_pipes)
-                        open_pipes.clear()
-                    else:
+                    if data:
                         self._read_folders(data)
+                    else:
+                        has_ended = True
                 elif data:
                     self._handle(self._pipes[descriptor], data)
                 else:
@@ -251,10 +252,9 @@ class Companion:
                 next_check = time.monotonic() + POLL_S
                 self._check_launcher()
                 # The rank has ended, but children of the rank may hold the pipes open.
-                if read_start_time(self._rank) != self._started:
-                    self._end = self._exit_status.read()
-                    self._drain(open_pipes)
-                    open_pipes.clear()
+                has_ended = has_ended or read_start_time(self._rank) != self._started
+        self._end = self._exit_status.read()
+        self._drain(open_pipes)  # the last output of the rank
         self._report_end()
         until = time.monotonic() + FLUSH_TIMEOUT_S
         for forwarder in self._forwarders.values():

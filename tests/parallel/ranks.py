@@ -29,6 +29,8 @@ TIMEOUT_S = 400.0
 
 START, END = "several: start", "several: end"
 """Lines of several.py around the output of one training."""
+CRASH_AFTER, CRASHED = "--crash-after=", 70
+"""First argument of a training of several.py that crashes, and its exit code."""
 
 _PREFIX = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")
 _MARK = "TEST_RANKS_MARK"  # variable in the environment of every process of one ``Ranks``

@@ -4,19 +4,56 @@
 FILE holds a JSON list of the argument lists of run_train.py.  Each rank prints ``START`` on both
 output streams before every training and ``END`` with the exit code after it.  A training after
 another one has other random names of its blocks, but the same weights and losses.
+
+The argument ``--crash-after=N`` ends a training after N steps with exit code ``CRASHED``, without a
+checkpoint of step N.  A later training can resume that run.  tests/parallel/kills.py kills the
+ranks.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import run_train
 from launch.ranks.comm import connect
-from tests.parallel.ranks import END, START
+from tests.parallel.ranks import CRASH_AFTER, CRASHED, END, START
+from training import loop
+
+
+class Crash(BaseException):
+    """End of a training that no handler of the program catches."""
+
+
+def crashing(train_step: Callable[..., Any], steps: int) -> Callable[..., Any]:
+    """Return a ``train_step`` that raises Crash after ``steps`` steps."""
+    done = count()
+
+    def train(*arguments: Any, **options: Any) -> Any:
+        if next(done) == steps:
+            raise Crash
+        return train_step(*arguments, **options)
+
+    return train
+
+
+def train(arguments: list[str]) -> int:
+    """Call run_train.py with arguments, of which the first may be CRASH_AFTER; return its code."""
+    with pytest.MonkeyPatch.context() as patch:
+        if arguments[0].startswith(CRASH_AFTER):
+            steps = int(arguments[0].removeprefix(CRASH_AFTER))
+            patch.setattr(loop, "train_step", crashing(loop.train_step, steps))
+            arguments = arguments[1:]
+        try:
+            return run_train.main(arguments)
+        except Crash:
+            return CRASHED
 
 
 def main(argument_lists: list[list[str]]) -> int:
@@ -28,7 +65,7 @@ def main(argument_lists: list[list[str]]) -> int:
         for arguments in argument_lists:
             for stream in (sys.stdout, sys.stderr):
                 print(START, file=stream, flush=True)
-            code = run_train.main(arguments)
+            code = train(arguments)
             print(END, code, flush=True)
             comm.gather_json("printed")
     comm.close()

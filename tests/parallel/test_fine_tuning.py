@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mxnet as mx
 
-from tests.parallel.ranks import run, training, write_cfg
+from tests.parallel.ranks import run_several, training, write_cfg
 
 
 def arrays(folder: Path) -> dict:
@@ -20,17 +20,16 @@ def arrays(folder: Path) -> dict:
 
 def test_frozen_layers_keep_every_bit_on_two_ranks(tiny_records: Path, tmp_path: Path):
     cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 2})
-    ended = run(1, training(cfg))
-    assert ended.code == 0, ended.everything
     source, tuned = (tmp_path / "runs" / f"tiny-00{n}" for n in (1, 2))
-    old = arrays(source)
     overrides = (
         f"train.pretrained={source}",
         "train.freeze_batch_norm=true",
         "optim.lr_factors={stem: 0, head: 2}",
     )
-    ended = run(2, training(cfg, *overrides))
-    assert ended.code == 0, ended.everything
+    commands = [training(cfg)[1:], training(cfg, *overrides)[1:]]
+    first, ended = run_several(2, tmp_path, commands)
+    assert (first.code, ended.code) == (0, 0), first.everything + ended.everything
+    old = arrays(source)
     assert "class centres taken over: 12 of 12 (those of the record sets that" in ended.stdout
     new = arrays(tuned)
     fixed = {name for name in old if old[name].tobytes() == new[name].tobytes()}

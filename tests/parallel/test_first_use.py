@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from tests.parallel.ranks import (
-    Ranks,
-    pausable,
-    pause_at,
+    CRASH_AFTER,
+    CRASHED,
     read_losses,
     read_metrics,
     run,
+    run_several,
     training,
     write_cfg,
 )
@@ -40,48 +40,49 @@ def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_two_ranks_skip_bad_images_and_resume_exactly(bad_records, tmp_path):
+@pytest.fixture(scope="module")
+def with_bad_images(bad_records, tmp_path_factory):
+    """Return the folder of the runs and the results: complete, crashed, resumed, refused."""
+    folder = tmp_path_factory.mktemp("bad-images")
     cfg = write_cfg(
-        tmp_path,
+        folder,
         bad_records,
         data={"batch_size": 4, **SKIP},
         train={"max_steps": 8, "checkpoint_every": 3, "log_every": 1},
     )
-    whole = run(2, training(cfg, "run.name=whole"))
+    part = training(cfg, "run.name=part")[1:]
+    commands = [
+        training(cfg, "run.name=whole")[1:],
+        [f"{CRASH_AFTER}4", *part],
+        part,
+        training(cfg, "run.name=refused", "data.max_bad_fraction=0.05", "train.log_every=2")[1:],
+    ]
+    return folder / "runs", run_several(2, folder, commands)
+
+
+def test_two_ranks_skip_bad_images_and_resume_exactly(with_bad_images, bad_records):
+    runs, (whole, crashed, again, _) = with_bad_images
     assert whole.code == 0, whole.everything
-    folder = tmp_path / "runs" / "whole-001"
+    folder, part = runs / "whole-001", runs / "part-001"
     rec = bad_records / "train.rec"
     problems = sorted(f"{rec}: the image of key {row + 1} cannot be decoded" for row in BAD)
     found = summary_of(folder)["skipped_images"]
     assert found["count"] == 3 and sorted(found["images"]) == problems
-    # Both the terminal and the kept log name every image once.
-    for text in (whole.stdout, (folder / "train.log").read_text()):
-        assert sorted(re.findall(r"skipped bad image \d: (.*)", text)) == problems
+    assert sorted(re.findall(r"skipped bad image \d: (.*)", whole.stdout)) == problems
     assert read_metrics(folder)[-1]["skipped_images"] == 3
 
-    with Ranks(2, pausable(cfg), environment=pause_at(4)) as first:
-        killed = tmp_path / "runs" / "tiny-001"
-        first.until(lambda: (killed / "checkpoints" / "step-00000003").is_dir())
-        first.kill_all()
-    again = run(2, training(cfg))
-    assert again.code == 0, again.everything
+    assert (crashed.code, again.code) == (CRASHED, 0), again.everything
     assert "resumed at step 3" in again.stdout
-    resumed, expected = read_losses(killed), read_losses(folder)
+    resumed, expected = read_losses(part), read_losses(folder)
     np.testing.assert_allclose(
         [resumed[step] for step in range(1, 9)], [expected[step] for step in range(1, 9)], rtol=1e-5
     )
-    assert summary_of(killed)["skipped_images"] == found
+    assert summary_of(part)["skipped_images"] == found
 
 
-def test_too_many_bad_images_are_one_sentence_of_both_ranks(bad_records, tmp_path):
-    cfg = write_cfg(
-        tmp_path,
-        bad_records,
-        data={"batch_size": 4, "on_bad_image": "skip", "max_bad_fraction": 0.05},
-        train={"max_steps": 8, "log_every": 2},
-    )
-    ended = run(2, training(cfg))
-    assert ended.code == 1 and "Exit code: 2" in ended.launcher_output, ended.everything
+def test_too_many_bad_images_are_one_sentence_of_both_ranks(with_bad_images):
+    ended = with_bad_images[1][-1]
+    assert ended.code == 2, ended.everything
     sentences = re.findall(r"data\.max_bad_fraction: permits 2 .*", ended.stderr)
     assert len(sentences) == 1 and "Traceback" not in ended.rank_output
 

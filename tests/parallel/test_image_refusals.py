@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import face
-from tests.parallel.ranks import run, run_several, training, write_cfg
+from tests.parallel.ranks import run_several, training, write_cfg
 from tests.parallel.test_refusals import check_refusal
 
 pytestmark = pytest.mark.parallel
@@ -33,18 +33,13 @@ def bad_set(folder: Path, records: Path, change: Callable[..., Content]) -> Path
     return write_cfg(folder, records, eval={"sets": [str(good), str(bad)]})
 
 
-def test_two_ranks_refuse_a_verification_image_of_another_size(tiny_records, tmp_path):
-    ended = run(2, training(bad_set(tmp_path, tiny_records, change_size)))
-    check_refusal(
-        ended, r"bad\.bin: image 1 of pair 39: the image is not 112 pixels high and 112 pixels "
-    )
-    assert not (tmp_path / "runs").exists()
-
-
-def test_unusable_images_are_refused_before_a_run_folder_exists(
+def test_two_ranks_refuse_unusable_images_before_a_run_folder_exists(
     tiny_records: Path, make_records: Callable[..., Path], tmp_path: Path
 ):
     cases = {
+        "other size": (
+            r"bad\.bin: image 1 of pair 39: the image is not 112 pixels high and 112 pixels "
+        ),
         "cut off": r"bad\.bin: image 0 of pair 20: the image is cut off, got \d+ bytes",
         "too small": r"net\.name: 'mobilefacenet' needs images of at least 9x9 pixels, .*, got 8x8",
         "checkpoint of another size": (
@@ -58,6 +53,7 @@ def test_unusable_images_are_refused_before_a_run_folder_exists(
     other = write_cfg(tmp_path / "other", rectangular, train={"max_steps": 1})
     commands = [
         training(other),
+        training(bad_set(folders["other size"], tiny_records, change_size)),
         training(bad_set(folders["cut off"], tiny_records, cut_off_image)),
         training(write_cfg(folders["too small"], make_records(4, 4, image_size=(8, 8)))),
         training(
@@ -65,7 +61,7 @@ def test_unusable_images_are_refused_before_a_run_folder_exists(
             f"train.pretrained={tmp_path / 'other' / 'runs' / 'tiny-001'}",
         ),
     ]
-    first, *refused = run_several(1, tmp_path, [command[1:] for command in commands])
+    first, *refused = run_several(2, tmp_path, [command[1:] for command in commands])
     assert first.code == 0, first.everything
     for (name, sentence), ended in zip(cases.items(), refused, strict=True):
         check_refusal(ended, sentence)

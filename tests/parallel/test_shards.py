@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.parallel.ranks import (
     read_losses,
     read_metrics,
     resumed_at,
-    run,
+    run_several,
     training,
     write_cfg,
 )
@@ -49,18 +50,16 @@ def test_shards_survive_a_kill_and_another_number_of_ranks(make_records, tmp_pat
     assert shards.arrays["fc7_weight"].shape == shards.arrays["fc7_weight_momentum"].shape
     assert shards.sampler["draws"] == 2 and np.asarray(shards.arrays["fc7_weight_momentum"]).any()
 
-    three = ["data.batch_size=4"]
-    bad = checkpoint / "fc7-00001-of-00002.params"
+    damaged = shutil.copytree(folder, tmp_path / "damaged" / "tiny-001")
+    bad = damaged / "checkpoints" / checkpoint.name / "fc7-00001-of-00002.params"
     content = bad.read_bytes()
     bad.write_bytes(content[:-200] + bytes([content[-200] ^ 1]) + content[-199:])
-    before = read_metrics(folder)
-    refused = run(3, training(cfg, *three))
+    before = read_metrics(damaged)
+    three = training(cfg, "data.batch_size=4")[1:]
+    refused, ended = run_several(3, tmp_path, [[*three, f"run.dir={damaged.parent}"], three])
     text = f"{bad}: the shard is damaged, got a size or SHA-256 that differs from manifest.json"
     check_refusal(refused, re.escape(text))
-    assert "step " not in refused.stdout and read_metrics(folder) == before
-
-    bad.write_bytes(content)
-    ended = run(3, training(cfg, *three))
+    assert "step " not in refused.stdout and read_metrics(damaged) == before
     assert ended.code == 0, ended.everything
     assert resumed_at(ended) == 2
     losses = read_losses(folder)

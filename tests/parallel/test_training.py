@@ -48,17 +48,33 @@ def check_checkpoints(folder: Path, *steps: int) -> None:
         assert (folder / "checkpoints" / name / "manifest.json").is_file()
 
 
-def test_two_ranks_train_verify_and_write_all_files(tiny_records, tmp_path):
-    cfg = write_cfg(
-        tmp_path,
-        tiny_records,
-        train={"max_steps": 10, "checkpoint_every": 3, "keep_checkpoints": 2, "log_every": 2},
-        eval={"sets": [str(tiny_records)], "every_steps": 6},
-    )
-    ended = run(2, training(cfg))
+HEADS_WITH_STATISTICS = ("adaface", "curricularface", "adacos", "center", "git")
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(tiny_records, tmp_path_factory):
+    """Return the folder and the results of runs on two ranks; "verified" is a long run."""
+    folder = tmp_path_factory.mktemp("two-ranks")
+    commands = {
+        "verified": write_cfg(
+            folder / "verified",
+            tiny_records,
+            train={"max_steps": 10, "checkpoint_every": 3, "keep_checkpoints": 2, "log_every": 2},
+            eval={"sets": [str(tiny_records)], "every_steps": 6},
+        )
+    }
+    short = {"max_steps": 3, "checkpoint_every": 3}
+    for name in HEADS_WITH_STATISTICS:
+        commands[name] = write_cfg(folder / name, tiny_records, head={"name": name}, train=short)
+    results = run_several(2, folder, [training(cfg)[1:] for cfg in commands.values()])
+    return folder, dict(zip(commands, results, strict=True))
+
+
+def test_two_ranks_train_verify_and_write_all_files(on_two_ranks):
+    ended = on_two_ranks[1]["verified"]
     assert ended.code == 0, ended.everything
     assert ended.stderr == ""
-    folder = tmp_path / "runs" / "tiny-001"
+    folder = on_two_ranks[0] / "verified" / "runs" / "tiny-001"
 
     summary = check_summary(folder, status="finished", steps=10, epochs=0, ranks=2)
     assert set(summary["verification"]) == {"tiny"}
@@ -86,31 +102,47 @@ def test_two_ranks_train_verify_and_write_all_files(tiny_records, tmp_path):
     assert len(re.findall(r"^verify tiny: accuracy", ended.stdout, re.MULTILINE)) == 2
 
 
-def test_images_missing_from_the_idx_give_a_notice(make_records, tmp_path):
-    records = make_records(8, 4)
-    lines = (records / "train.idx").read_text().splitlines(keepends=True)
-    (records / "train.idx").write_text("".join(lines[:20]))
-    ended = run(1, training(write_cfg(tmp_path, records, train={"max_steps": 2})))
-    assert ended.code == 0, ended.everything
-    notice = f"{records}/train.idx: 13 of the 32 images that the header lists are not in the .idx"
-    assert notice in ended.stdout.splitlines()
-    assert notice in check_summary(tmp_path / "runs" / "tiny-001", steps=2)["notices"]
+@pytest.fixture(scope="module")
+def on_one_rank(tiny_records, make_records, tmp_path_factory):
+    """Return the folder and the results of runs on one rank.
 
-
-def test_images_of_another_size_train_and_verify(make_records, tmp_path):
+    "short index": 13 images of the set are not in its .idx.  "size": images of another size.
+    "first", "second": two runs of one configuration; the second starts from the first's weights.
+    """
+    folder = tmp_path_factory.mktemp("one-rank")
+    short = make_records(8, 4)
+    lines = (short / "train.idx").read_text().splitlines(keepends=True)
+    (short / "train.idx").write_text("".join(lines[:20]))
     size = (65, 49)  # neither square nor even
     records = make_records(6, 4, image_size=size)
     images = [face(pair % 6, 100 + pair, size) for pair in range(20)]
     write_pairs(records / "pairs.bin", images, [pair % 2 == 0 for pair in range(10)])
-    cfg = write_cfg(
-        tmp_path,
-        records,
-        train={"max_steps": 3, "checkpoint_every": 3},
-        eval={"sets": [str(records)]},
-    )
-    ended = run(1, training(cfg))
-    assert ended.code == 0 and ended.stderr == "", ended.everything
-    folder = tmp_path / "runs" / "tiny-001"
+    steps = {"train": {"max_steps": 3, "checkpoint_every": 3}}
+    again = write_cfg(folder / "again", tiny_records, train={"max_steps": 4, "checkpoint_every": 2})
+    commands = {
+        "short index": training(write_cfg(folder / "short", short, train={"max_steps": 2})),
+        "size": training(
+            write_cfg(folder / "size", records, eval={"sets": [str(records)]}, **steps)
+        ),
+        "first": training(again),
+        "second": training(again, f"train.pretrained={folder / 'again' / 'runs' / 'tiny-001'}"),
+    }
+    results = run_several(1, folder, [command[1:] for command in commands.values()])
+    for ended in results:
+        assert ended.code == 0 and ended.stderr == "", ended.everything
+    return folder, dict(zip(commands, results, strict=True)), records
+
+
+def test_images_missing_from_the_idx_give_a_notice(on_one_rank):
+    folder, results, _ = on_one_rank
+    pattern = r".*/train\.idx: 13 of the 32 images that the header lists are not in the \.idx"
+    (notice,) = (x for x in results["short index"].stdout.splitlines() if re.fullmatch(pattern, x))
+    assert notice in check_summary(folder / "short" / "runs" / "tiny-001", steps=2)["notices"]
+
+
+def test_images_of_another_size_train_and_verify(on_one_rank, tmp_path):
+    folder, _, records = on_one_rank
+    folder = folder / "size" / "runs" / "tiny-001"
     summary = check_summary(folder, status="finished", steps=3)
     # The command reads the size from the checkpoint and gives the same results.
     command = ["-m", "evaluation", "verify", "--checkpoint", str(folder)]
@@ -142,37 +174,27 @@ def test_three_ranks_train_past_an_epoch_end(make_records, tmp_path):
     check_checkpoints(folder, 10)
 
 
-def test_heads_with_statistics_train_and_save_them(tiny_records, tmp_path):
-    names = ["adaface", "curricularface", "adacos", "center", "git"]
-    train = {"max_steps": 3, "checkpoint_every": 3}
-    commands = [
-        training(write_cfg(tmp_path / name, tiny_records, head={"name": name}, train=train))[1:]
-        for name in names
-    ]
-    for name, ended in zip(names, run_several(2, tmp_path, commands), strict=True):
-        assert ended.code == 0, ended.everything
-        folder = tmp_path / name / "runs" / "tiny-001"
-        check_summary(folder, status="finished", steps=3, ranks=2)
-        kept = mx.nd.load(str(folder / "checkpoints" / "step-00000003" / "head.params"))
-        assert len(kept) > 1, name  # weights and statistics
-
-
-def test_one_rank_needs_no_launcher_and_a_finished_run_stays_unchanged(tiny_records, tmp_path):
-    cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 4, "checkpoint_every": 2})
-    first, second = (tmp_path / "runs" / f"tiny-{n:03d}" for n in (1, 2))
-    ended = run(1, training(cfg))
+@pytest.mark.parametrize("name", HEADS_WITH_STATISTICS)
+def test_a_head_with_statistics_trains_and_saves_them(name, on_two_ranks):
+    ended = on_two_ranks[1][name]
     assert ended.code == 0, ended.everything
-    assert ended.stderr == ""
+    folder = on_two_ranks[0] / name / "runs" / "tiny-001"
+    check_summary(folder, status="finished", steps=3, ranks=2)
+    kept = mx.nd.load(str(folder / "checkpoints" / "step-00000003" / "head.params"))
+    assert len(kept) > 1  # weights and statistics
+
+
+def test_the_same_command_creates_a_new_run_after_a_finished_one(on_one_rank):
+    folder, results, _ = on_one_rank
+    first, second = (folder / "again" / "runs" / f"tiny-{n:03d}" for n in (1, 2))
     check_summary(first, status="finished", steps=4, ranks=1)
     check_checkpoints(first, 2, 4)
-    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
-
-    # The same command creates a new run; here it starts from the weights of the first.
-    ended = run(1, training(cfg, f"train.pretrained={first}"))
-    assert ended.code == 0, ended.everything
     check_summary(second, status="finished", steps=4, ranks=1)
-    assert "starts from the weights of" in ended.stdout and "step-00000004" in ended.stdout
-    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+    assert "starts from the weights of" in results["second"].stdout
+    assert "step-00000004" in results["second"].stdout
+    # The second run started after the last change of the first.
+    last = max(path.stat().st_mtime_ns for path in first.rglob("*"))
+    assert last <= min(path.stat().st_mtime_ns for path in second.glob("config.yaml"))
     # The same images in the same order, but other weights, so other losses from the first step on.
     losses = [[line["loss"] for line in read_metrics(folder)] for folder in (first, second)]
     assert losses[0][0] != losses[1][0]

@@ -5,16 +5,17 @@ lfw    pairs.txt of LFW: "name n1 n2" and "name1 n1 name2 n2" after a line with 
        folds and pairs; RFW's _pairs.txt and AgeDB's pairs, which lack the line with the numbers
 list   "a b 0" or "a b 1", with blanks, tabs or commas, as AgeDB-30 is often distributed
 calfw  pairs of CALFW and CPLFW: two lines "image fold" per pair; fold 0 means different people
-ytf    splits.txt of YouTube Faces: "split, video 1, video 2, same"
+ytf    splits.txt of YouTube Faces: "split, pair, video 1, video 2, same"
 cfp    folder with Pair_list_F.txt, Pair_list_P.txt and Split/FP/01/same.txt, diff.txt
 """
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from evaluation import text_lists
+from evaluation.protocols.youtube_faces import SPLIT_FORM, parse_split
 from tools.data.printable_text import printable
 from tools.data.protocol_pairs import (
     PairLineError,
@@ -27,7 +28,6 @@ from tools.data.protocol_pairs import (
 
 CFP_KINDS = ("FP", "FF")
 """Pairs of CFP: frontal with profile, and frontal with frontal."""
-MAX_FILE_BYTES = 1 << 28
 _LISTS = ("Pair_list_F.txt", "Pair_list_P.txt")
 _ANSWERS = {"0": False, "1": True, "false": False, "true": True, "-1": False}
 Lines = Sequence[tuple[int, str]]
@@ -79,30 +79,11 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     Raises
     ------
     ValueError
-        If the file cannot be read, is no UTF-8 text, is empty or larger than MAX_FILE_BYTES.
+        If the file cannot be read, is no UTF-8 text, or has no such lines.
     """
-    try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode) or state.st_size > MAX_FILE_BYTES:
-            raise ValueError(
-                f"{printable(path)}: must be a text file of at most {MAX_FILE_BYTES} bytes, got "
-                f"{state.st_size} bytes or a special file; name the file of pairs"
-            )
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ValueError(
-            f"{printable(path)}: cannot be read as pairs, got {error.strerror!r}; name the file of "
-            "pairs"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{printable(path)}: must be UTF-8 text, got byte {error.object[error.start]:#04x} at "
-            f"offset {error.start}; convert the file"
-        ) from None
-    found = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    found = [(number, line) for number, line in found if not line.startswith("#")]
+    found = [(number, line) for number, line in text_lists.read_lines(path) if line[0] != "#"]
     if not found:
-        raise ValueError(f"{printable(path)}: must hold pairs, got an empty file; name another one")
+        raise ValueError(f"{printable(path)}: must hold pairs, got comments only; add pairs")
     return found
 
 
@@ -116,7 +97,7 @@ def find_form(lines: Lines) -> str:
 
 
 def _form_of_row(row: Sequence[str]) -> str:
-    if len(row) == 4 and are_numbers(row[:1]) and row[3].lower() in _ANSWERS:
+    if parse_split(row):
         return "ytf"
     if _is_lfw(row):
         return "lfw"
@@ -175,14 +156,13 @@ def _parse_calfw(lines: Lines) -> list[ProtocolPair]:
 def _parse_ytf(lines: Lines) -> list[ProtocolPair]:
     pairs: list[tuple[int, ProtocolPair]] = []
     for number, line in lines:
-        row = split_fields(line)
-        if len(row) != 4 or not are_numbers(row[:1]) or row[3].lower() not in _ANSWERS:
+        found = parse_split(split_fields(line))
+        if found is None:
             if number == lines[0][0]:
                 continue  # names of columns
-            raise PairLineError(number, line, '"split, video 1, video 2, 0 or 1"')
-        people = row[1].split("/")[0], row[2].split("/")[0]
-        pair = ProtocolPair(row[1], row[2], _ANSWERS[row[3].lower()], people)
-        pairs.append((int(row[0]), pair))
+            raise PairLineError(number, line, f'"{SPLIT_FORM}"')
+        people = found.first.split("/")[0], found.second.split("/")[0]
+        pairs.append((found.fold, ProtocolPair(found.first, found.second, found.same, people)))
     return [pair for _, pair in sorted(pairs, key=lambda entry: entry[0])]
 
 

@@ -165,3 +165,12 @@ def test_the_signal_that_killed_a_rank_is_shown_in_one_message(state, capsys):
         "run_train: rank 1 on gpu2 was killed by signal 9 (SIGKILL); `dmesg` on that host says "
         "whether its memory ran out\n",
     )
+
+
+def test_a_killed_rank_is_named_without_its_signal_if_horovodrun_ends_first(capsys):
+    cut = KILLED.replace("STATE", "was killed or crashed").partition("Process 1")[0]
+    print_output(io.StringIO(cut), "stdout", HorovodrunReader(), None)
+    assert capsys.readouterr().err == (
+        "run_train: rank 1 on gpu2 was killed or crashed; `dmesg` on that host says whether its "
+        "memory ran out\n"
+    )

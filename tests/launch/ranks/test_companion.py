@@ -139,6 +139,23 @@ def test_the_last_output_of_a_killed_rank_is_logged(tmp_path, started):
     )
 
 
+def test_a_rank_that_has_closed_its_output_before_its_end_is_named(tmp_path, started):
+    text = """
+output.log_to(folder)
+(folder / "pid").write_text(str(os.getpid()))
+for number in (1, 2):
+    os.close(number)
+while True:
+    time.sleep(0.01)
+"""
+    process = started([*program(text), str(tmp_path)], stderr=subprocess.PIPE)
+    until((tmp_path / "pid").exists)
+    time.sleep(0.1)
+    process.kill()
+    assert "was killed by signal 9 (SIGKILL); " in process.stderr.read().decode()
+    assert len(lines(tmp_path / "train.log")) == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_the_user_reads_which_signal_killed_the_rank(number, tmp_path, started):
     text = f"os.kill(os.getpid(), {int(number)})"

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compute the embeddings of listed image files with a model; every file must be readable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluation.commands.device import find_cut_off_check
+from evaluation.commands.progress import Progress
+from evaluation.image_files import (
+    ImageFileError,
+    ReadImage,
+    check_sizes,
+    map_in_threads,
+    read_image,
+)
+
+if TYPE_CHECKING:
+    from interchange.embedder import Embedder
+
+Read = Callable[[int], ReadImage]
+"""Function that reads the image with this number, with pixels of the size of the model."""
+
+
+def check_images(paths: Sequence[Path], embedder: Embedder, resize: bool) -> None:
+    """Raise ImageFileError if a file is missing, or has another size and is not to be resized."""
+    for path in paths:
+        if not path.is_file():
+            got = "a folder or a special file" if path.exists() else "no such file"
+            raise ImageFileError(f"{path}: must be an image file, got {got}; correct the lists")
+    if not resize:
+        check_sizes(paths, embedder.image_size)
+
+
+def embed_files(
+    embedder: Embedder, paths: Sequence[Path], *, resize: bool, name: str
+) -> np.ndarray:
+    """Return the embeddings of image files, not normalised, (len(paths), E) float32.
+
+    Parameters
+    ----------
+    resize
+        Resize images of other sizes to that of the model.
+    name
+        Name of the images in the progress bar.
+    """
+    check_images(paths, embedder, resize)
+    cut_off = find_cut_off_check()
+
+    def read(index: int) -> ReadImage:
+        return read_image(paths[index], embedder.image_size, resize, cut_off)
+
+    found = np.empty((len(paths), embedder.embedding_size), np.float32)
+    for start, rows in embed_in_batches(embedder, read, len(paths), name):
+        found[start : start + len(rows)] = rows
+    return found
+
+
+def embed_in_batches(
+    embedder: Embedder, read: Read, count: int, name: str, mirrored: bool = False
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Embed `count` images; yield the number of the first image of a batch and its embeddings.
+
+    Parameters
+    ----------
+    mirrored
+        Yield the embeddings of the images and those of their mirror images, as (2, B, E).
+
+    Outputs
+    -------
+    Embeddings that are not normalised, (B, E) float32.
+
+    Raises
+    ------
+    ImageFileError
+        If an image is unreadable, or an embedding is 0 or not finite.
+    """
+    images = map_in_threads(read, range(count))
+    batch: list[np.ndarray] = []
+    paths: list[Path] = []
+    with Progress() as progress:
+        for number, image in enumerate(images, 1):
+            if image.pixels is None:
+                raise ImageFileError(
+                    f"{image.path}: {image.reason}; every listed image must be readable"
+                )
+            batch.append(image.pixels)
+            paths.append(image.path)
+            if len(batch) == embedder.batch_size or number == count:
+                rows = _embed(embedder, np.stack(batch), mirrored)
+                _check_lengths(rows, paths)
+                yield number - len(batch), rows
+                progress(name, number, count)
+                batch, paths = [], []
+
+
+def _embed(embedder: Embedder, pixels: np.ndarray, mirrored: bool) -> np.ndarray:
+    rows = embedder.raw_embeddings(pixels)
+    if not mirrored:
+        return rows
+    return np.stack([rows, embedder.raw_embeddings(np.ascontiguousarray(pixels[:, :, ::-1]))])
+
+
+def _check_lengths(rows: np.ndarray, paths: Sequence[Path]) -> None:
+    lengths = np.linalg.norm(rows, axis=-1)
+    bad = np.argwhere(~(np.isfinite(lengths) & (lengths > 0)))
+    if len(bad):
+        raise ImageFileError(
+            f"{paths[bad[0][-1]]}: the embedding has no direction, got length "
+            f"{lengths[tuple(bad[0])]}; check the weights of the model"
+        )

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact identification of probes in a gallery: rank, mean average precision, open-set rates.
+
+The gallery may be followed by distractors, which show people that are no probe's person.  The
+scores of all probes with the gallery are computed block by block.
+
+Grother and Ngan, "Face Recognition Vendor Test: Identification", NISTIR 8009, 2014, section 3,
+defines the rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluation.roc import allowed_false_accepts
+from evaluation.row_sources import ArrayRows, RowSource, check_dimensions
+from evaluation.score_statistics import CountsAtLeast, TopScores, score_blocks
+
+FPIRS = (0.01, 0.1)
+RANKS = (1, 5, 10)
+UNKNOWN_PERSON = -1
+"""Number of a person who is not in the gallery."""
+MAX_PROBES = 4096
+"""Number of probes that are compared with the gallery at once."""
+MAX_MATES = 1 << 22
+"""Number of scores with mates that are in memory at once, unless one probe has more."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Places of P probes' mates in the gallery; a mate is a gallery image of the probe's person.
+
+    Parameters
+    ----------
+    ranks
+        Rank of the best mate, from 1; 0 for a probe without mate.  A different person with the same
+        score stands before the mate.  (P,) int64.
+    mate_scores
+        Score of the best mate; -inf for a probe without mate, (P,) float32.
+    other_scores
+        Highest score with a different person; -inf if there is none, (P,) float32.
+    precisions
+        Average precision of each probe; NaN for a probe without mate, and for all probes if it was
+        not computed, (P,) float64.
+    """
+
+    ranks: np.ndarray
+    mate_scores: np.ndarray
+    other_scores: np.ndarray
+    precisions: np.ndarray
+
+
+def rank_probes(
+    probes: np.ndarray,
+    probe_people: np.ndarray,
+    gallery: np.ndarray,
+    gallery_people: np.ndarray,
+    *,
+    distractors: RowSource | None = None,
+    average_precision: bool = False,
+) -> Ranking:
+    """Compare P probes with a gallery of G images and, if there are any, D distractors.
+
+    Parameters
+    ----------
+    distractors
+        Images of people who are no probe's person; they are read block by block.
+    average_precision
+        Compute the average precision of each probe too, which takes longer.
+
+    Inputs
+    ------
+    probes (P, E) and gallery (G, E) float32 of length 1; probe_people (P,) and gallery_people (G,)
+    int, the number of each image's person, or UNKNOWN_PERSON.
+    """
+    sources: list[RowSource] = [ArrayRows(gallery, "gallery")]
+    if distractors is not None and len(distractors):
+        sources.append(distractors)
+    check_dimensions(ArrayRows(probes, "probes"), *sources)
+    ranks = np.zeros(len(probes), np.int64)
+    mate_scores = np.full(len(probes), -np.inf, np.float32)
+    other_scores = np.full(len(probes), -np.inf, np.float32)
+    precisions = np.full(len(probes), np.nan)
+    for chosen, mates in _parts(probe_people, gallery_people):
+        part = probes[chosen]
+        scores = [gallery[rows] @ probe for rows, probe in zip(mates, part, strict=True)]
+        limits = scores if average_precision else [np.sort(found)[-1:] for found in scores]
+        counts, best = _compare(part, sources, mates, limits)
+        other_scores[chosen] = best
+        for probe, found, above in zip(chosen, scores, counts, strict=True):
+            if len(found):
+                mate_scores[probe] = found.max()
+                ranks[probe] = 1 + above.min()
+                precisions[probe] = _average_precision(found, above, average_precision)
+    return Ranking(ranks, mate_scores, other_scores, precisions)
+
+
+def _parts(
+    probe_people: np.ndarray, gallery_people: np.ndarray
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """Yield probes that are compared at once, with the gallery rows of each probe's person."""
+    order = np.argsort(gallery_people, kind="stable")
+    ordered = gallery_people[order]
+    first = np.searchsorted(ordered, probe_people, side="left")
+    last = np.searchsorted(ordered, probe_people, side="right")
+    last = np.where(probe_people == UNKNOWN_PERSON, first, last)
+    start = 0
+    while start < len(probe_people):
+        total = np.cumsum(last[start : start + MAX_PROBES] - first[start : start + MAX_PROBES])
+        count = max(1, int(np.searchsorted(total, MAX_MATES, side="right")))
+        chosen = np.arange(start, min(start + count, len(probe_people)))
+        yield chosen, [np.sort(order[first[probe] : last[probe]]) for probe in chosen]
+        start += len(chosen)
+
+
+def _compare(
+    probes: np.ndarray,
+    sources: Sequence[RowSource],
+    mates: Sequence[np.ndarray],
+    limits: Sequence[np.ndarray],
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Count the different people with at least the given scores; return the highest such score."""
+    counts, best = CountsAtLeast(limits), TopScores(len(probes), 1)
+    rows = np.repeat(np.arange(len(probes)), [len(m) for m in mates])
+    columns = np.concatenate(mates) if len(rows) else np.empty(0, np.int64)
+    order = np.argsort(columns, kind="stable")
+    rows, columns = rows[order], columns[order]
+    for index, source in enumerate(sources):
+        for start, scores in score_blocks(probes, source):
+            if index == 0:
+                inside = slice(*np.searchsorted(columns, [start, start + scores.shape[1]]))
+                scores[rows[inside], columns[inside] - start] = -np.inf
+            counts.add(scores)
+            best.add(scores)
+    return counts.counts, best.scores[:, 0]
+
+
+def _average_precision(mates: np.ndarray, above: np.ndarray, wanted: bool) -> float:
+    """Return the mean over the mates of the share of mates among all images up to each mate."""
+    if not wanted:
+        return float("nan")
+    above = above[np.argsort(-mates, kind="stable")]
+    place = np.arange(1, len(mates) + 1)
+    return float(np.mean(place / (place + above)))
+
+
+def summarize_ranking(
+    ranking: Ranking, ranks: Sequence[int] = RANKS, fpirs: Sequence[float] = FPIRS
+) -> dict[str, Any]:
+    """Return the rates of a ranking.
+
+    Outputs
+    -------
+    ``mated_probes`` and ``unmated_probes``, the numbers of probes with and without mate;
+    ``rank_<k>``, the fraction of mated probes whose best mate has at most rank k, or None without
+    mated probes; ``tpir_at_fpir_<x>``, the true positive identification rate (the fraction of mated
+    probes whose mate has rank 1 and a score above the threshold) at the lowest threshold that at
+    most the fraction x of the unmated probes exceeds, or None if there are fewer than 1 / x unmated
+    probes; ``mean_average_precision``, if it was computed.
+    """
+    mated = ranking.ranks > 0
+    result: dict[str, Any] = {
+        "mated_probes": int(mated.sum()),
+        "unmated_probes": int((~mated).sum()),
+    }
+    found = ranking.ranks[mated]
+    for rank in ranks:
+        result[f"rank_{rank}"] = float(np.mean(found <= rank)) if len(found) else None
+    false_scores = np.sort(ranking.other_scores[~mated])[::-1]
+    for fpir in fpirs:
+        allowed = allowed_false_accepts(fpir, len(false_scores))
+        rate = threshold = None
+        if allowed >= 1 and len(found):
+            threshold = float(false_scores[allowed])
+            rate = float(np.mean((found == 1) & (ranking.mate_scores[mated] > threshold)))
+        result[f"tpir_at_fpir_{fpir:g}"] = rate
+        result[f"threshold_at_fpir_{fpir:g}"] = threshold
+    precisions = ranking.precisions[mated]
+    if len(precisions) and not np.isnan(precisions).any():
+        result["mean_average_precision"] = float(precisions.mean())
+    return result
