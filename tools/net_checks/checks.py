@@ -204,7 +204,7 @@ def learn(name: str, options: Mapping[str, Any], image_size: tuple[int, int]) ->
             loss = entropy(classifier(net(x)), label)
         loss.backward()
         trainer.step(LEARNING_IMAGES)
-        losses.append(float(loss.mean().asscalar()))
+        losses.append(max(0.0, float(loss.mean().asscalar())))  # rounding gives -1e-8
     return losses
 
 
