@@ -42,7 +42,9 @@ def build(kind: str, net: str, batch: int) -> Work:
     settings = {"learning_rate": inputs.LR, "momentum": inputs.MOMENTUM, "wd": inputs.WEIGHT_DECAY}
     trainer = gluon.Trainer(parameters, "sgd", settings, kvstore=None)
     image = mx.nd.array(inputs.images(batch, SIDE_PIXELS))
-    weight = mx.nd.random.normal(shape=network(image).shape)
+    # A call outside of training would allocate the memory of a second graph.
+    (shape,) = network(mx.sym.var("data")).infer_shape(data=image.shape)[1]
+    weight = mx.nd.random.normal(shape=shape)
 
     def step(mark: Callable[[], None]) -> float:
         with autograd.record():
