@@ -29,6 +29,7 @@ MAX_STEP_DIFFERENCE = 1e-2
 STEP_SIDES_PIXELS = (64, 112)
 FILE_SIDES_PIXELS = (32, 48, 64, 112)
 LEARNING_SIDES_PIXELS = (16, 40, 48, 64, 112)
+CALIBRATION_STEPS = 30
 SMALL_WIDTH = 0.25
 SMALL_DEPTH = 2
 LEARNING_IMAGES, IDENTITIES, LEARNING_STEPS = 8, 4, 60
@@ -167,12 +168,18 @@ def check_files(name: str, folder: Path) -> str:
 
 
 def calibrate(net: gluon.HybridBlock, image_size: tuple[int, int]) -> None:
-    """Give the batch normalisations the statistics of random images."""
+    """Give the batch normalisations the statistics of random images.
+
+    With other statistics, the values of a deep network grow without bound, and so do the effects of
+    rounding.
+    """
     random = np.random.default_rng(4)
     net.hybridize()
-    for _ in range(12):
-        with autograd.train_mode():
-            net(mx.nd.array(random.uniform(-1, 1, (8, 3, *image_size)))).wait_to_read()
+    for _ in range(CALIBRATION_STEPS):
+        with autograd.record():
+            y = net(mx.nd.array(random.uniform(-1, 1, (8, 3, *image_size))))
+        y.backward()  # MXNet updates the statistics in the backward pass
+        mx.nd.waitall()
 
 
 def check_learning(name: str, folder: Path) -> str:
