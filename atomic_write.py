@@ -79,9 +79,9 @@ def rename_together(
 ) -> None:
     """Rename complete temporary files, already flushed to the disk, to ``targets``, in order.
 
-    An older file with the name of the last target is removed first.  If a temporary file does not
-    exist, an earlier, interrupted call has renamed it.  ``sync`` waits until the renames are on the
-    disk.
+    An older file with the name of the last target is removed first.  A temporary file that does
+    not exist counts as renamed by an earlier call that was interrupted.  ``sync`` waits until the
+    renames are on the disk.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time the embedding of images:  python benchmarks/embedding_rate.py
 
-A step turns uint8 RGB pixels in memory into embeddings of length 1.  The row ``ours`` is
+A step turns uint8 RGB pixels in memory into embeddings of unit length.  The row ``ours`` is
 `interchange.load_embedder`; the row ``ours mxnet`` is the same network in MXNet.  The row
 ``onnxruntime`` runs the exported ONNX file in ONNX Runtime with its default settings.  The row
 ``gluonfr`` runs GluonFR's own MobileFaceNet; GluonFR has no IResNet.

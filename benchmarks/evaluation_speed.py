@@ -4,7 +4,7 @@
 Three groups of rows have the sizes of public protocols.  Each group has an upper bound:
 
 search     1,000 probes and 1,000,000 distractors in a file; bound: the matrix product alone
-templates  469,376 embeddings added up to 23,124 templates; bound: reading the embeddings once
+templates  469,376 embeddings summed into 23,124 templates; bound: reading the embeddings once
 pairs      15,658,489 pairs of templates; bound: NumPy's gather and product
 
 ``of limit ...`` is the time of the bound divided by the time of the row.  The distractors need 2 GB
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def write_rows(path: Path, count: int, size: int) -> None:
-    """Write random rows of length 1, (count, size) float32, to an .npy file block by block."""
+    """Write random rows of unit length, (count, size) float32, to an .npy file in blocks."""
     rows = np.lib.format.open_memmap(path, "w+", np.float32, (count, size))
     for start in range(0, count, FILE_ROWS):
         part = rows[start : start + FILE_ROWS]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line: verify, compare, identify and score templates with models; embed image files.
+"""Command line: verify and compare models, identify people, score templates, embed images.
 
 python -m evaluation verify --model MODEL --sets A.bin [B.bin | FOLDER ...]
 python -m evaluation compare --base MODEL --model MODEL --sets A.bin [B.bin | FOLDER ...]

@@ -2,7 +2,7 @@
 """ROC over all pairs of N embeddings, computed block by block.
 
 A genuine pair shows one known person.  An impostor pair shows two people, at least one of whom is
-known: two embeddings without a known person may show the same person, and are no pair.
+known.  Two embeddings of unknown people are no pair, because they may show the same person.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def evaluate_all_pairs(
 
     Inputs
     ------
-    embeddings (N, E) float32 of length 1; people (N,) int, the number of each embedding's person,
-    or UNKNOWN_PERSON.
+    embeddings (N, E) float32 of unit length; people (N,) int, the number of each embedding's
+    person, or UNKNOWN_PERSON.
 
     Outputs
     -------
-    ``genuine_pairs``, ``impostor_pairs`` and ``roc``, a list of the fields of
+    ``genuine_pairs``, ``impostor_pairs`` and ``roc``, a list of dicts with the fields of
     `evaluation.roc.RocPoint`.
 
     Raises
@@ -99,7 +99,7 @@ def _check_counts(where: str, genuine: int, impostors: int, fars: Sequence[float
 def _score_rows(
     ordered: np.ndarray, ends: np.ndarray, start: int, highest: HighestScores
 ) -> list[np.ndarray]:
-    """Score the rows from `start` with all later rows; return the scores of genuine pairs."""
+    """Score a block of rows against all rows from `start`; return the scores of genuine pairs."""
     stop = min(start + BLOCK_ROWS, len(ends))
     genuine: list[np.ndarray] = []
     later = ArrayRows(ordered[start:], "embeddings")

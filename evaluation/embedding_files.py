@@ -147,13 +147,13 @@ def _find_member(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
 
 
 def _read_header(path: str, name: str, file: IO[bytes], size: int) -> _Member:
-    """Read the header of an array in NumPy's format, which describes `size` bytes."""
+    """Read the header of an array in NumPy's format; it and the values must have `size` bytes."""
     try:
         version = np.lib.format.read_magic(file)
         read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
             version, np.lib.format.read_array_header_2_0
         )
-        shape, fortran, dtype = read(file)  # of at most 10,000 bytes
+        shape, fortran, dtype = read(file)  # NumPy refuses headers above 10,000 bytes.
     except (ValueError, EOFError) as error:
         raise _error(path, f"{name} must be a NumPy array", f"{error}".split("\n")[0]) from None
     offset = file.tell()
@@ -224,14 +224,15 @@ def find_rows(
     Raises
     ------
     RowError
-        If an image has no embedding or several embeddings, or the numbers of rows differ.
+        If an image has no embedding or several embeddings, or a file without names does not have
+        one row for each wanted image.
     """
     if embeddings.names is None:
         if len(embeddings) != len(wanted):
             raise _error(
                 embeddings.path,
-                f"must have one row per image of {os.fspath(listing)}, {len(wanted)} rows",
-                str(len(embeddings)),
+                f"must have one row for each of the {len(wanted)} images of {os.fspath(listing)}",
+                f"{len(embeddings)} rows",
             )
         return np.arange(len(wanted))
     parts = {name.count("/") + 1 for name in wanted}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exact identification of probes in a gallery: rank, mean average precision, open-set rates.
 
-The gallery may be followed by distractors, which show people that are no probe's person.  The
+The gallery may be followed by distractors, which show people who appear in no probe.  The
 scores of all probes with the gallery are computed block by block.
 
 Grother and Ngan, "Face Recognition Vendor Test: Identification", NISTIR 8009, 2014, section 3,
@@ -32,13 +32,13 @@ MAX_MATES = 1 << 22
 
 @dataclass(frozen=True)
 class Ranking:
-    """Places of P probes' mates in the gallery; a mate is a gallery image of the probe's person.
+    """Ranks and scores of the mates of P probes; a mate is a gallery image of the probe's person.
 
     Parameters
     ----------
     ranks
-        Rank of the best mate, from 1; 0 for a probe without mate.  A different person with the same
-        score stands before the mate.  (P,) int64.
+        Rank of the best mate, from 1; 0 for a probe without mate.  An image of a different person
+        with the same score ranks before the mate.  (P,) int64.
     mate_scores
         Score of the best mate; -inf for a probe without mate, (P,) float32.
     other_scores
@@ -68,14 +68,14 @@ def rank_probes(
     Parameters
     ----------
     distractors
-        Images of people who are no probe's person; they are read block by block.
+        Embeddings of people who appear in no probe; they are read block by block.
     average_precision
-        Compute the average precision of each probe too, which takes longer.
+        Also compute the average precision of each probe; this takes longer.
 
     Inputs
     ------
-    probes (P, E) and gallery (G, E) float32 of length 1; probe_people (P,) and gallery_people (G,)
-    int, the number of each image's person, or UNKNOWN_PERSON.
+    probes (P, E) and gallery (G, E) float32 of unit length; probe_people (P,) and gallery_people
+    (G,) int, the number of each image's person, or UNKNOWN_PERSON.
     """
     sources: list[RowSource] = [ArrayRows(gallery, "gallery")]
     if distractors is not None and len(distractors):
@@ -102,7 +102,7 @@ def rank_probes(
 def _parts(
     probe_people: np.ndarray, gallery_people: np.ndarray
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """Yield probes that are compared at once, with the gallery rows of each probe's person."""
+    """Yield the numbers of some probes, and for each of these the gallery rows of its person."""
     order = np.argsort(gallery_people, kind="stable")
     ordered = gallery_people[order]
     first = np.searchsorted(ordered, probe_people, side="left")
@@ -123,7 +123,11 @@ def _compare(
     mates: Sequence[np.ndarray],
     limits: Sequence[np.ndarray],
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Count the different people with at least the given scores; return the highest such score."""
+    """Compare probes with all rows except their mates.
+
+    Return, for each limit of a probe, how many rows score at least the limit; and the highest score
+    of each probe.
+    """
     counts, best = CountsAtLeast(limits), TopScores(len(probes), 1)
     rows = np.repeat(np.arange(len(probes)), [len(m) for m in mates])
     columns = np.concatenate(mates) if len(rows) else np.empty(0, np.int64)
@@ -140,7 +144,7 @@ def _compare(
 
 
 def _average_precision(mates: np.ndarray, above: np.ndarray, wanted: bool) -> float:
-    """Return the mean over the mates of the share of mates among all images up to each mate."""
+    """Return the average precision of a probe: the mean precision at the ranks of its mates."""
     if not wanted:
         return float("nan")
     above = above[np.argsort(-mates, kind="stable")]
@@ -157,10 +161,11 @@ def summarize_ranking(
     -------
     ``mated_probes`` and ``unmated_probes``, the numbers of probes with and without mate;
     ``rank_<k>``, the fraction of mated probes whose best mate has at most rank k, or None without
-    mated probes; ``tpir_at_fpir_<x>``, the true positive identification rate (the fraction of mated
-    probes whose mate has rank 1 and a score above the threshold) at the lowest threshold that at
-    most the fraction x of the unmated probes exceeds, or None if there are fewer than 1 / x unmated
-    probes; ``mean_average_precision``, if it was computed.
+    mated probes; ``threshold_at_fpir_<x>``, the lowest threshold that at most the fraction x of the
+    unmated probes exceeds with any score; ``tpir_at_fpir_<x>``, the true positive identification
+    rate: the fraction of mated probes whose best mate has rank 1 and a score above that threshold;
+    ``mean_average_precision``, if it was computed.  The threshold and the TPIR are None if there
+    are no mated probes, or fewer than 1 / x unmated probes.
     """
     mated = ranking.ranks > 0
     result: dict[str, Any] = {

@@ -198,7 +198,7 @@ def read_images(
 def map_in_threads(
     read: Callable[[Source], ReadImage], sources: Sequence[Source]
 ) -> Iterator[ReadImage]:
-    """Yield the images that a function reads, in order; threads read PREFETCHED_IMAGES in advance.
+    """Read images in threads and yield them in order; prefetch at most PREFETCHED_IMAGES.
 
     Parameters
     ----------

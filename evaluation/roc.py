@@ -37,7 +37,7 @@ class RocPoint:
 
 
 def allowed_false_accepts(far: float, impostors: int) -> int:
-    """Return the highest number of false accepts of `impostors` pairs with a rate of at most `far`.
+    """Return how many of `impostors` impostor pairs may be accepted at a rate of at most `far`.
 
     Raises
     ------

@@ -42,7 +42,7 @@ class ArrayRows:
     where
         Prefix of error messages, for example a file.
     names
-        Name of each row; None for the number of the row.
+        Name of each row; None if rows are named by their numbers.
     """
 
     values: np.ndarray
@@ -78,7 +78,7 @@ class FileRows:
     dtype
         Type of the stored values.
     names
-        Name of each row; None for the number of the row.
+        Name of each row; None if rows are named by their numbers.
     """
 
     path: str
@@ -135,7 +135,7 @@ class SelectedRows:
     def read(self, start: int, stop: int) -> np.ndarray:
         chosen = self.indices[start:stop]
         found = np.empty((len(chosen), self.dimensions), np.float32)
-        # Read the rows between the first and the last selected one in pieces of limited size.
+        # Read all rows from the first to the last selected row, in pieces of limited size.
         piece = max(4096, len(chosen))
         done = 0
         while done < len(chosen):
@@ -160,7 +160,7 @@ class ReorderedRows:
     values
         The rows, (N, E) float32.
     source
-        Source of the rows, which names them.
+        Source of the rows and of their names.
     indices
         Number of each row in the source, (N,) int.
     """
@@ -186,7 +186,7 @@ class ReorderedRows:
 def select_rows(source: RowSource, indices: np.ndarray) -> RowSource:
     """Return the rows of a source with these numbers, in the order of the numbers.
 
-    Rows whose numbers do not increase are read into memory.
+    If the numbers do not increase strictly, the selected rows are read into memory.
     """
     indices = np.asarray(indices, np.int64)
     if len(indices) == len(source) and np.array_equal(indices, np.arange(len(source))):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exact statistics of all scores of probes and a gallery, computed block by block.
 
-`score_blocks` yields the scores of all probes with a block of the gallery.  The other classes each
-keep one statistic of all blocks, so that no more than one block of scores is in memory.
+`score_blocks` yields the scores of all probes with a block of the gallery.  Each class keeps a
+statistic of all blocks, so that only one block of scores is in memory.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ TIE = 1e-6
 def score_blocks(
     probes: np.ndarray, gallery: RowSource, stops: Sequence[int] = ()
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the cosines of all probes with one block of gallery rows after the other.
+    """Yield the cosines of all probes with each block of gallery rows.
 
     Parameters
     ----------
     probes
-        Embeddings of length 1, (P, E) float32.
+        Embeddings of unit length, (P, E) float32.
     gallery
-        Embeddings of any length.
+        Embeddings; each is scaled to length 1.
     stops
         Numbers of gallery rows after which a block must end.
 
     Outputs
     -------
-    Pairs of the first gallery row of a block and its scores, (P, rows of the block) float32.  The
-    next block overwrites the scores; the caller may change them.
+    Pairs (number of the first gallery row of the block, scores of the block).  The scores are
+    float32 (P, rows of the block).  The next block overwrites them; the caller may change them.
     """
     count = len(gallery)
     step = max(1, min(MAX_BLOCK_ROWS, BLOCK_SCORES // max(len(probes), 1)))
@@ -84,7 +84,8 @@ class HighestScores:
     Parameters
     ----------
     count
-        K; the memory in use is about 16 K bytes and one block of scores.
+        Number K of scores to keep.  The memory in use is about 16 bytes for each of them, and one
+        block of scores.
     """
 
     def __init__(self, count: int) -> None:
@@ -115,7 +116,7 @@ class HighestScores:
 
 
 class CountsAtLeast:
-    """Number of scores of a probe that are at least as high as given scores, ties included.
+    """For each given score of a probe, the number of added scores that are at least as high.
 
     Parameters
     ----------
@@ -125,12 +126,12 @@ class CountsAtLeast:
     Attributes
     ----------
     counts
-        For each probe the number of added scores that are higher than each of its given scores, or
-        lower by less than TIE, int64.
+        For each probe an array with one count for each of its given scores, int64.  An added score
+        counts if it is higher than the given score, or lower by less than TIE.
     """
 
     MAX_COMPARED = 8
-    """Number of given scores of a probe from which a block is sorted once instead."""
+    """Above this number of given scores of a probe, the scores of a block are sorted first."""
 
     def __init__(self, scores: Sequence[np.ndarray]) -> None:
         self._limits = [np.asarray(s, np.float32) - np.float32(TIE) for s in scores]

@@ -61,7 +61,7 @@ def format_markdown(table: Table) -> str:
 
 
 def format_latex(table: Table) -> str:
-    """Return a table as LaTeX environment; the document needs ``\\usepackage{booktabs}``."""
+    """Return a table as a LaTeX environment; the document needs ``\\usepackage{booktabs}``."""
     lines = [_latex_line(row) for row in table.rows]
     return "\n".join(
         [

@@ -28,7 +28,7 @@ class TemplateSums:
         self.sizes = np.zeros(count, np.int64)
 
     def add(self, rows: np.ndarray, templates: np.ndarray) -> None:
-        """Add rows of length 1, (B, E), to the templates with these numbers, (B,) int."""
+        """Add rows of unit length, (B, E), to the templates with these numbers, (B,) int."""
         if not len(rows):
             return
         order = np.argsort(templates, kind="stable")
@@ -55,8 +55,8 @@ class TemplateSums:
         if len(bad):
             index = int(bad[0])
             raise ValueError(
-                f"{name(index)}: the sum of the embeddings must have a direction, got "
-                f"{self.sizes[index]} embeddings of total length {lengths[index]}; check the frames"
+                f"{name(index)}: the sum of the embeddings must have a direction, got a sum "
+                f"of length {lengths[index]} from {self.sizes[index]} embeddings; check the frames"
             )
         return self.sums / lengths[:, None]
 

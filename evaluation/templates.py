@@ -38,9 +38,9 @@ class ImageGroups:
     order
         Numbers of the images, those of the first template first, (N,) int.
     starts
-        Position in `order` of the first image of each template, and N, (T + 1,) int.
+        Position in `order` of the first image of each template; the last value is N, (T + 1,) int.
     shares
-        1 / (number of images of the same medium in the template) of each image in `order`, (N,)
+        For each image in `order`, 1 / (number of images of the same medium in the template), (N,)
         float32.
     """
 
@@ -131,7 +131,7 @@ def _add_block(
     embeddings: np.ndarray, groups: ImageGroups, factors: np.ndarray, start: int, stop: int
 ) -> np.ndarray:
     """Return the sums of the templates from number `start` to `stop` - 1, float32."""
-    from scipy.sparse import csr_array  # Late: this import takes a third of a second.
+    from scipy.sparse import csr_array  # Imported late: importing takes 0.3 s.
 
     first, last = groups.starts[start], groups.starts[stop]
     # Row t of the sparse matrix has the factors of the images of template t.
@@ -169,7 +169,8 @@ def score_pairs(templates: np.ndarray, first: np.ndarray, second: np.ndarray) ->
 
     Inputs
     ------
-    templates (T, E) float32 of length 1; first (P,) and second (P,) int, positions in `templates`.
+    templates (T, E) float32 of unit length; first (P,) and second (P,) int, positions in
+    `templates`.
 
     Outputs
     -------

@@ -59,7 +59,7 @@ def check_file(path: str | os.PathLike[str], max_bytes: int = 0) -> None:
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """Yield a pair (line number from 1, stripped text) for each line of a file that is not empty.
+    """Yield a pair (line number from 1, stripped text) for each non-empty line of a file.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def read_integers(path: str | os.PathLike[str], columns: Sequence[str]) -> np.nd
     check_file(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # for example, numpy only warns about "1.5"
+            warnings.simplefilter("error")  # NumPy only warns about "1.5", for example.
             found = np.loadtxt(path, dtype=np.int64, comments=None, ndmin=2, encoding="utf-8")
     except (ValueError, UserWarning, DeprecationWarning):
         found = None

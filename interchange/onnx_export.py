@@ -28,7 +28,7 @@ OUTSIDE_STD = 127.5
 CHECKED_IMAGES = 64
 CHECKED_BATCHES = (1, 7, 64)
 MAX_DIFFERENCE = 1e-4
-"""Largest accepted difference of a component of an embedding of length 1."""
+"""Largest accepted difference of a component of an embedding of unit length."""
 
 Scaling = Literal["inside", "outside", "plain"]
 Embed = Callable[[np.ndarray], np.ndarray]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of benchmarks/embedding_rate.py: pixels to embeddings of length 1."""
+"""Run the steps of benchmarks/embedding_rate.py: pixels to embeddings of unit length."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def random_model(name: str, options: dict[str, Any]) -> Any:
 
 
 def our_embed(kind: str, model: Any) -> Embed:
-    """Return a function from pixels (B, H, W, 3) uint8 to embeddings (B, E) of length 1."""
+    """Return a function from pixels (B, H, W, 3) uint8 to embeddings (B, E) of unit length."""
     from interchange import load_embedder
 
     if kind == "ours":

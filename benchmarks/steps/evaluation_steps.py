@@ -35,7 +35,7 @@ def build(kind: str, **settings: int | str) -> Work:
 
 
 def random_rows(count: int, size: int, seed: int) -> np.ndarray:
-    """Return random rows of length 1, float32 (count, size)."""
+    """Return random rows of unit length, float32 (count, size)."""
     rows = np.random.default_rng(seed).standard_normal((count, size), dtype=np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return rows
@@ -69,9 +69,9 @@ def megaface_step(path: str, probes: int, size: int) -> Step:
 
 
 def product_step(count: int, probes: int, size: int) -> Step:
-    """Return a step that multiplies probes with `count` rows: one block of rows, again and again.
+    """Return a step that multiplies probes by `count` rows in blocks.
 
-    The step neither reads a file nor looks at the products.
+    All blocks have the same values.  The step reads no file and ignores the products.
     """
     rows, block = random_rows(probes, size, 1), random_rows(min(count, MAX_BLOCK_ROWS), size, 3)
     products = np.empty((probes, len(block)), np.float32)
@@ -108,7 +108,7 @@ def reading_step(images: int, size: int) -> Step:
 
 
 def pair_step(pairs: int, templates: int, size: int, bare: bool) -> Step:
-    """Return a step that scores pairs of templates: with our function, or with the bare product."""
+    """Return a step that scores pairs of templates with `score_pairs`, or with NumPy if `bare`."""
     rng = np.random.default_rng(5)
     rows = random_rows(templates, size, 6)
     first, second = rng.integers(0, templates, (2, pairs))

@@ -71,7 +71,7 @@ def build(
         **inputs.MARGINS[margin],
     )
     head.initialize(mx.init.Zero())
-    # Sync: only then has Gluon freed the first copy of the class centres.
+    # Sync: wait until Gluon has freed the first copy of the class centres.
     mx.nd.waitall()
     set_centres(head, num_classes, embedding_size)
     own_update = head.weight.grad_req == "null"

@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=expand_home,
         metavar="FILE.npz",
-        help="file to write: names (N,), embeddings (N, E) float32 of length 1, and norms (N,), "
+        help="file to write: names (N,), embeddings (N, E) float32 of unit length, and norms (N,), "
         "the lengths of the embeddings before normalisation",
     )
     add_image_options(parser)

@@ -21,13 +21,12 @@ if TYPE_CHECKING:
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a model that computes embeddings, which is optional."""
+    """Add the options of an optional model that computes embeddings."""
     add_model_options(parser, required=False)
     parser.add_argument(
         "--resize",
         action="store_true",
-        help="with --model: resize images of other sizes to that of the model; they must be "
-        "aligned faces",
+        help="with --model: resize aligned faces of other sizes to the image size of the model",
     )
     parser.add_argument(
         "--no-flip",
@@ -37,7 +36,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def open_model(options: argparse.Namespace) -> Embedder:
-    """Load the model of the options."""
+    """Load the model that the options name."""
     return open_embedder(options, flip=not options.no_flip)
 
 
@@ -49,7 +48,7 @@ def check_source(
     Parameters
     ----------
     flips_apart
-        Whether the file may have the embeddings of the mirror images apart.
+        Whether the file may hold the embeddings of the mirror images as a separate array.
     """
     check_batch_size(options.batch_size)
     if (options.model is None) == (embeddings is None):
@@ -67,7 +66,7 @@ def refuse_without_model(options: argparse.Namespace, names: Sequence[str]) -> N
     Parameters
     ----------
     names
-        Names of such options besides ``resize`` and ``images``.
+        Options to check; ``resize`` and ``images`` are always checked.
     """
     for name in ("resize", "images", *names):
         if options.model is None and getattr(options, name, None):
@@ -82,7 +81,7 @@ def listed_rows(
     names: Sequence[str],
     listing: str | os.PathLike[str],
 ) -> RowSource:
-    """Return the embeddings of listed images from a file, see `find_rows`."""
+    """Return the embeddings of listed images from a file; `find_rows` finds them."""
     found = read_embeddings(embeddings)
     return select_rows(found.rows, find_rows(found, names, listing))
 
@@ -111,7 +110,7 @@ def check_listed(
 def rows_of_entry(
     entry: str, embedder: Embedder | None, *, resize: bool, title: str
 ) -> tuple[RowSource, list[str] | None]:
-    """Return the embeddings of a file of embeddings, or of the images in a folder, and their names.
+    """Return the embeddings and the image names of a file of embeddings or a folder of images.
 
     Parameters
     ----------

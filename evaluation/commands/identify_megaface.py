@@ -99,8 +99,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=int,
         metavar="N",
-        help="numbers of distractors, the first N of the list (default: 10, 100, 1000 and so on, "
-        "and all)",
+        help="numbers of distractors; each N uses the first N of the list (default: 10, 100, 1000 "
+        "and so on, and the number of all)",
     )
     parser.add_argument(
         "--ranks", nargs="+", type=int, default=list(megaface.RANKS), metavar="K", help="ranks"
@@ -155,7 +155,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def choose_sizes(sizes: Sequence[int] | None, count: int) -> list[int]:
-    """Return the numbers of distractors in ascending order: given ones, or powers of ten and all.
+    """Return the numbers of distractors in ascending order.
+
+    If no numbers are given, they are the powers of ten below `count`, and `count`.
 
     Raises
     ------
@@ -185,7 +187,7 @@ def _check_features(options: argparse.Namespace) -> None:
     if options.model is None and not folders and options.suffix:
         raise ValueError(
             f"--suffix: is for folders of features, got {options.suffix!r} and files of embeddings "
-            "only; omit it"
+            "only; omit --suffix"
         )
     if options.model is not None and len(folders) < 2:
         raise ValueError(

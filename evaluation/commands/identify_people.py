@@ -84,7 +84,8 @@ def run(options: argparse.Namespace) -> None:
     folders = [entry for entry in given if entry and not is_embedding_file(entry)]
     if options.model is not None and not folders:
         raise ValueError(
-            "--model: is needed for folders of images only, got files of embeddings only; omit it"
+            "--model: is needed for folders of images only, got files of embeddings only; omit "
+            "--model"
         )
     refuse_without_model(options, ("no_flip",))
     if os.path.realpath(options.probes) == os.path.realpath(options.gallery):
@@ -130,7 +131,8 @@ def people_of(path: str | None, names: Sequence[str] | None, entry: str, count: 
     Raises
     ------
     ListError
-        If the text file has another number of lines, or there is neither a file nor a folder.
+        If the text file does not have `count` lines, or there is no text file and no folder that
+        names a person.
     """
     if path is not None:
         people = [text for _, text in read_lines(path)]

@@ -44,8 +44,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=expand_home,
         metavar="FOLDER",
-        help="with --model: folder of the aligned images in the same three folders (default: "
-        "FOLDER)",
+        help="with --model: folder with the aligned images, in three folders of the same names "
+        "(default: FOLDER)",
     )
     parser.add_argument(
         "--ranks", nargs="+", type=int, default=list(RANKS), metavar="K", help="ranks"

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from interchange.embedder import Embedder
 
 Read = Callable[[int], ReadImage]
-"""Function that reads the image with this number, with pixels of the size of the model."""
+"""Function from the number of an image to the image, in the image size of the model."""
 
 
 def check_images(paths: Sequence[Path], embedder: Embedder, resize: bool) -> None:
-    """Raise ImageFileError if a file is missing, or has another size and is not to be resized."""
+    """Raise ImageFileError if an image is missing, or has a wrong size and `resize` is False."""
     for path in paths:
         if not path.is_file():
             got = "a folder or a special file" if path.exists() else "no such file"
@@ -63,7 +63,7 @@ def embed_files(
 def embed_in_batches(
     embedder: Embedder, read: Read, count: int, name: str, mirrored: bool = False
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Embed `count` images; yield the number of the first image of a batch and its embeddings.
+    """Embed `count` images; yield for each batch the number of its first image and its embeddings.
 
     Parameters
     ----------

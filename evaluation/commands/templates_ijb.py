@@ -53,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "folder",
         type=expand_home,
         metavar="FOLDER",
-        help="folder with meta and loose_crop, or with IJBB or IJBC that contains them",
+        help="folder that contains meta and loose_crop, directly or in a folder IJBB or IJBC",
     )
     add_source_options(parser)
     parser.add_argument(
@@ -78,8 +78,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grid",
         action="store_true",
-        help="compute all variants N0 and N1, D0 and D1, and F0 and F1 if the embeddings of the "
-        "mirror images are known",
+        help="compute every combination of N0 or N1 and D0 or D1; also of F0 or F1 if the "
+        "embeddings of the mirror images are available",
     )
     parser.add_argument(
         "--fars", nargs="+", type=float, default=list(FARS), metavar="FAR", help="rates of 1:1"
@@ -124,13 +124,13 @@ def choose_flips(options: argparse.Namespace, known: bool) -> list[bool | None]:
     Parameters
     ----------
     known
-        Whether the embeddings of the mirror images are known apart.
+        Whether the embeddings of the mirror images are available as a separate array.
     """
     if not known:
         if options.no_flip:
             raise ValueError(
-                f"--no-flip: the embeddings of the mirror images must be known apart, got only "
-                f"their sums or none in {options.embeddings}; omit --no-flip"
+                f"--no-flip: the embeddings of the mirror images must be a separate "
+                f"array, got no such array in {options.embeddings}; omit --no-flip"
             )
         return [None]
     if options.no_flip:
@@ -146,7 +146,7 @@ def _evaluate(
     flips: Sequence[bool | None],
     rates: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the result of each variant by its name."""
+    """Return a dict from the name of each variant to its rates."""
     only = Variant(options.unit_length, not options.no_detector_score)
     results: dict[str, Any] = {}
     for flip in flips:

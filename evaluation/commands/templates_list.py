@@ -62,13 +62,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--people",
         type=expand_home,
         metavar="FILE",
-        help='person of each entry, one name per line, "-" for an unknown one: score all pairs',
+        help='score all pairs; FILE names the person of each entry, one per line, "-" if unknown',
     )
     labels.add_argument(
         "--pairs",
         type=expand_home,
         metavar="FILE",
-        help="pairs to score: lines of two entries and 1 for one person or 0 for two people",
+        help="score these pairs; a line names two entries, then 1 for one person or 0 for two",
     )
     parser.add_argument(
         "--fars", nargs="+", type=float, default=list(FARS), metavar="FAR", help="rates"

@@ -20,20 +20,20 @@ from evaluation.template_sums import TemplateSums, add_rows
 
 
 def embed_entries(options: argparse.Namespace, folder: Path, entries: Sequence[str]) -> np.ndarray:
-    """Return the embedding of each entry: an image, or the mean of the frames in a folder.
+    """Return the embedding of each entry: of an image, or the mean over the frames in a folder.
 
     Parameters
     ----------
     options
-        Options ``--embeddings`` or ``--model`` with its options.
+        Parsed options: ``--embeddings``, or ``--model`` with the other options of a model.
     folder
-        Folder of the images and of the folders of frames, for ``--model``.
+        Folder that contains the entries; unused with ``--embeddings``.
     entries
         V relative paths.
 
     Outputs
     -------
-    (V, E) float32 of length 1.
+    (V, E) float32 of unit length.
     """
     if options.embeddings:
         return _read_entries(options.embeddings, entries)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """IJB-B and IJB-C: verification (1:1) and identification (1:N) of templates.
 
-The embedding of a face is that of the image, or the sum with that of the mirror image.  The
-embedding may be scaled to length 1, and may be multiplied by the score of the face detector.  The
-names of the variants are those of InsightFace: N0 keeps the length and N1 scales it to 1; D1
-multiplies by the detector score and D0 does not; F1 adds the mirror image and F0 does not.
+The embedding of a face is that of its image, or the sum of the embeddings of the image and of the
+mirror image.  The embedding may be scaled to length 1, and may be multiplied by the score of the
+face detector.  The names of the variants are those of InsightFace: N0 keeps the length and N1
+scales it to 1; D1 multiplies by the detector score and D0 does not; F1 adds the embedding of the
+mirror image and F0 does not.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Variant:
     detector_score
         Multiply each embedding by the score of the face detector.
     flip
-        The embedding includes that of the mirror image; None if this is not known.
+        Whether the embedding of the mirror image is added; None if unknown.
     """
 
     unit_length: bool = False
@@ -134,15 +135,16 @@ def evaluate_variant(
 
     Inputs
     ------
-    embeddings (N, E) float32, those of the faces, not normalised; with ``variant.flip`` each
-    includes that of the mirror image.
+    embeddings (N, E) float32, those of the faces, not normalised; if ``variant.flip`` is true,
+    the embeddings of the mirror images are already added.
 
     Outputs
     -------
     ``verification``, if there are pairs: ``genuine_pairs``, ``impostor_pairs`` and ``roc``, a list
-    of the fields of `evaluation.roc.RocPoint`.  ``identification``, if there are galleries: for
-    each gallery, for their "mean" and for all galleries as one, such as "G1+G2", the result of
-    `evaluation.identification.summarize_ranking`.  InsightFace reports ranks in the joined gallery.
+    of dicts with the fields of `evaluation.roc.RocPoint`.  ``identification``, if there are
+    galleries: a dict of results of `evaluation.identification.summarize_ranking`.  The keys are
+    the name of each gallery, "mean" for the mean rates over the galleries, and a name such as
+    "G1+G2" for the joined gallery.  InsightFace reports ranks in the joined gallery.
     """
     faces = lists.faces
     groups = group_images(faces.templates, faces.media)

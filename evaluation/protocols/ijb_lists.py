@@ -80,7 +80,7 @@ def find_meta(folder: str | os.PathLike[str], subset: str) -> Path:
     Raises
     ------
     ListError
-        If neither of them exists.
+        If neither folder exists.
     """
     root = Path(folder)
     for path in (root / "meta", root / SUBSETS[subset][0] / "meta"):
@@ -191,7 +191,7 @@ def read_template_pairs(meta: Path, subset: str) -> TemplatePairs:
 def read_subjects(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read the templates of a gallery or of the probes from a .csv file of the 1:N protocol.
 
-    The file has one line per image that begins with the numbers of its template and of its subject.
+    Each line stands for an image and begins with the number of its template and of its subject.
     The first line may have headings.
 
     Outputs

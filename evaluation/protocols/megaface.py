@@ -2,8 +2,9 @@
 """MegaFace challenge 1: probes of FaceScrub against up to a million distractors.
 
 Each ordered pair of two images of one person is one search: one image is the probe, the gallery is
-the other image and all distractors.  The rank of the pair is 1 plus the number of distractors with
-at least the score of the pair.  A pair of a probe and a distractor is an impostor pair of the ROC.
+the other image and all distractors.  The rank of the pair is 1 plus the number of distractors whose
+score with the probe is at least the score of the pair.  A pair of a probe and a distractor is an
+impostor pair of the ROC.
 
 Kemelmacher-Shlizerman et al., "The MegaFace Benchmark: 1 Million Faces for Recognition at Scale",
 CVPR 2016.  Deng et al., "ArcFace", CVPR 2019, removes mislabelled images with noise lists.
@@ -39,14 +40,14 @@ class MegaFaceError(ValueError):
 def clean_probes(
     names: Sequence[str], features: np.ndarray, noises: Set[str], rule: str, seed: int = 0
 ) -> tuple[list[str], np.ndarray]:
-    """Apply a list of mislabelled probes.
+    """Replace or remove the mislabelled probes.
 
     Parameters
     ----------
     names
         Path person/image of each probe.
     features
-        Features of length 1, (P, E) float32.
+        Features of unit length, (P, E) float32.
     noises
         File names of mislabelled images.
     rule
@@ -57,7 +58,7 @@ def clean_probes(
 
     Outputs
     -------
-    Names of the remaining probes, and their features of length 1.
+    Names of the remaining probes, and their features of unit length.
     """
     noisy = np.array([name.split("/")[-1] in noises for name in names], bool)
     if rule == "remove":
@@ -78,8 +79,8 @@ def clean_probes(
         length = np.linalg.norm(feature)
         if not length > 0:
             raise MegaFaceError(
-                f"{names[index]}: the other features of the person must have a direction, got "
-                f"length {length}; use --noise-rule remove"
+                f"{names[index]}: the sum of the person's other features must have a "
+                f"direction, got length {length}; use --noise-rule remove"
             )
         features[index] = feature / length
     return list(names), features
@@ -92,8 +93,8 @@ def clean_distractors(
 
     Outputs
     -------
-    The other distractors, and the number of remaining distractors among the first n for each n from
-    0 to len(names), (len(names) + 1,) int.
+    The remaining distractors; and, for each n from 0 to len(names), how many of the first n
+    distractors remain, (len(names) + 1,) int.
     """
     kept = np.array([name not in noises for name in names], bool)
     return select_rows(rows, np.flatnonzero(kept)), np.concatenate([[0], np.cumsum(kept)])
@@ -115,17 +116,18 @@ def evaluate_megaface(
     names
         Path person/image of each probe.
     features
-        Features of length 1, (P, E) float32.
+        Features of unit length, (P, E) float32.
     distractors
         Features of the distractors, which are read block by block.
     sizes
-        Size of each set of distractors, and how many rows of `distractors` belong to it: the first.
+        Dict from the size of each set of distractors to n, the number of distractors that remain in
+        the set; these are the first n rows of `distractors`.
 
     Outputs
     -------
     ``pairs``, the number of genuine pairs; ``people`` and ``probes``; ``sizes``, a dict from each
     size to ``distractors`` (the number after the noise list) and ``rank_<k>``; and ``roc``, a list
-    of the fields of `evaluation.roc.RocPoint` for the largest size.
+    of dicts with the fields of `evaluation.roc.RocPoint` for the largest size.
     """
     groups = _group(names)
     if not groups:
@@ -194,7 +196,7 @@ def _group(names: Sequence[str]) -> list[np.ndarray]:
 
 
 def _parts(groups: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    """Split the people into parts of at most MAX_PROBES probes, or of one person."""
+    """Split the people into parts of at most MAX_PROBES probes; a part has at least one person."""
     parts: list[list[np.ndarray]] = []
     count = 0
     for group in groups:
@@ -213,7 +215,7 @@ def _search(
     count: int,
     tail: HighestScores,
 ) -> dict[int, np.ndarray]:
-    """Return the `count` highest scores of each probe for each number of distractors."""
+    """Return, for each size, the `count` highest scores of each probe, (P, count)."""
     top, found = TopScores(len(probes), count), {}
     largest = max(sizes.values())
     used = (
@@ -239,7 +241,7 @@ def _pair_scores(features: np.ndarray) -> np.ndarray:
 
 
 def _count_hits(scores: np.ndarray, top: np.ndarray, ranks: Sequence[int]) -> np.ndarray:
-    """Return how many pairs have at most each rank.
+    """Return, for each k in `ranks`, how many pairs have rank k or better.
 
     Inputs
     ------

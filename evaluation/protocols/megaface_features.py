@@ -35,7 +35,7 @@ class FeatureFolder:
 
     @cached_property
     def dimensions(self) -> int:
-        """Number of values of a feature; that of the first file."""
+        """Number of values of a feature, from the first file."""
         return len(read_feature(self.name(0)))
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -65,9 +65,9 @@ def write_feature_folder(
     Parameters
     ----------
     folder
-        Folder, which is made if it does not exist; so are its subfolders.
+        Folder of the files; missing folders and subfolders are created.
     images
-        Relative path of the N images.
+        Relative path of each of the N images.
     suffix
         End of the file names, for example ``_r100.bin``.
     """

@@ -36,7 +36,8 @@ def read_image_list(path: str | os.PathLike[str], parts: int) -> list[str]:
     Raises
     ------
     ListError
-        If the file cannot be read, a path has fewer parts, or two paths are the same.
+        If the file cannot be read, a path has fewer than `parts` parts, or two returned paths are
+        the same.
     """
     entries = _read_json(path) if _is_json(path) else read_lines(path)
     found: dict[str, int] = {}
@@ -60,12 +61,12 @@ def read_image_list(path: str | os.PathLike[str], parts: int) -> list[str]:
 
 
 def _is_json(path: str | os.PathLike[str]) -> bool:
-    """Return whether a list is JSON: the challenge names such lists NAME.json_SIZE_SET too."""
+    """Return whether a list is JSON: the challenge also has names such as NAME.json_SIZE_SET."""
     return ".json" in Path(path).name
 
 
 def _read_json(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """Yield a pair (number of the entry, from 1, path) for each path in a JSON list."""
+    """Yield the pair (number, path) for each entry of a JSON list, numbered from 1."""
     check_file(path, MAX_JSON_BYTES)
     try:
         content: Any = json.loads(Path(path).read_bytes())

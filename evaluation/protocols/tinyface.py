@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """TinyFace: identification of low-resolution faces in a gallery with distractors.
 
-The folder ``Testing_Set`` has the folders ``Probe``, ``Gallery_Match`` and ``Gallery_Distractor``
-of images, and two MATLAB files that name the person of each probe and of each gallery image.
+The folder ``Testing_Set`` has the image folders ``Probe``, ``Gallery_Match`` and
+``Gallery_Distractor``, and two MATLAB files that name the person of each probe and of each gallery
+image.
 
 Cheng, Zhu and Gong, "Low-Resolution Face Recognition", ACCV 2018.
 """
@@ -26,7 +27,7 @@ MAX_FILE_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class TinyFaceLists:
-    """Images of TinyFace, as paths folder/image, and the people of the first two kinds.
+    """Images of TinyFace, as paths folder/image, and the people of the probes and the gallery.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ def read_people(path: Path, names_key: str, people_key: str) -> tuple[list[str],
     Raises
     ------
     ListError
-        If the file is no MATLAB 5 file, or a variable is missing or has another type or length.
+        If the file is no MATLAB 5 file, or a variable is missing or has a wrong type or length.
     """
     from scipy.io import loadmat
 

@@ -2,9 +2,9 @@
 """Lists of images and videos as in the ICCV 2019 lightweight face recognition challenge.
 
 ``filelist.txt`` has one image (Trillion Pairs track) or one folder of frames (iQIYI-VID track) per
-line.  Fields after the first are ignored.  The embedding of a video is the sum of the embeddings of
-its frames, each scaled to length 1, scaled to length 1 again.  A submission is one OpenCV matrix
-with the embeddings in the order of the list.
+line.  Fields after the first are ignored.  The embedding of each frame is scaled to length 1; the
+embedding of a video is the sum over its frames, also scaled to length 1.  A submission is one
+OpenCV matrix with the embeddings in the order of the list.
 
 Deng et al., "Lightweight Face Recognition Challenge", ICCV Workshops 2019.
 """
@@ -77,7 +77,7 @@ def read_people(path: str | os.PathLike[str], count: int) -> np.ndarray:
     Raises
     ------
     ListError
-        If the file cannot be read or has another number of lines.
+        If the file cannot be read or does not have `count` lines.
     """
     numbers: dict[str, int] = {}
     people = [
@@ -95,7 +95,7 @@ def read_people(path: str | os.PathLike[str], count: int) -> np.ndarray:
 def read_labelled_pairs(
     path: str | os.PathLike[str], entries: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read pairs of entries: lines of two entries and 1 for one person or 0 for two people.
+    """Read pairs of entries; a line names two entries, then 1 for one person or 0 for two.
 
     Outputs
     -------
@@ -138,7 +138,7 @@ def read_labelled_pairs(
 
 
 def assign_frames(names: Iterable[object], entries: Sequence[str]) -> np.ndarray:
-    """Return the position of the entry of each frame, or -1 for a frame of no entry, (N,) int64.
+    """Return for each frame the position of its entry, or -1 if it has no entry, (N,) int64.
 
     A frame with the name "/data/Ann/1/7.jpg" belongs to the video entry "Ann/1", and the image
     "/data/a/7.jpg" to the image entry "a/7.jpg".

@@ -42,8 +42,8 @@ def parse_split(fields: Sequence[str]) -> VideoPair | None:
     ----------
     fields
         Stripped fields of the line: number of the fold, number of the pair (some copies of the list
-        omit it), first video, second video, and 0 or 1 for "same person" in the last field.  Some
-        copies have more fields before the last one.
+        omit it), first video, second video, and as the last field 1 for one person or 0 for two
+        people.  Some copies have more fields before the last one.
     """
     if len(fields) < 4 or fields[-1] not in _ANSWERS:
         return None
@@ -81,9 +81,9 @@ class VideoPairs:
 
 
 def read_splits(path: str | os.PathLike[str]) -> VideoPairs:
-    """Read ``splits.txt`` or ``splits_corrected.txt``, whose lines `parse_split` explains.
+    """Read ``splits.txt`` or ``splits_corrected.txt``.
 
-    The first line may have headings.
+    `parse_split` describes the form of a line.  The first line may have headings.
 
     Raises
     ------
@@ -119,13 +119,13 @@ def evaluate_video_pairs(pairs: VideoPairs, templates: np.ndarray) -> dict[str, 
 
     Inputs
     ------
-    templates (V, E) float32 of length 1, one for each of ``pairs.videos``.
+    templates (V, E) float32 of unit length, one for each of ``pairs.videos``.
 
     Outputs
     -------
     ``pairs``, ``videos``, ``folds``; ``accuracy`` and ``accuracy_std``, mean and standard deviation
-    over the folds; ``threshold``, the mean of their thresholds as a cosine; ``roc``, a list of the
-    fields of `evaluation.roc.RocPoint`.
+    over the folds; ``threshold``, the mean threshold of the folds as a cosine; ``roc``, a list of
+    dicts with the fields of `evaluation.roc.RocPoint`.
     """
     scores = np.einsum(
         "ij,ij->i", templates[pairs.first], templates[pairs.second], dtype=np.float64

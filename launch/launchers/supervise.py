@@ -54,7 +54,7 @@ class Reader:
         return line, stream
 
     def rest(self) -> tuple[str, str] | None:
-        """Return the last pair (line, stream) to print after the end of the output, or None."""
+        """Return one more pair (line, stream) to print after the output has ended, or None."""
         return None
 
     def stop(self, process: subprocess.Popen[str]) -> None:

@@ -254,7 +254,7 @@ class Companion:
                 # The rank has ended, but children of the rank may hold the pipes open.
                 has_ended = has_ended or read_start_time(self._rank) != self._started
         self._end = self._exit_status.read()
-        self._drain(open_pipes)  # the last output of the rank
+        self._drain(open_pipes)  # Read the last output of the rank.
         self._report_end()
         until = time.monotonic() + FLUSH_TIMEOUT_S
         for forwarder in self._forwarders.values():

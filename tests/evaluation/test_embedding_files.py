@@ -96,5 +96,5 @@ def test_rows_are_found_by_the_end_of_the_path(tmp_path):
         with pytest.raises(RowError, match=f"'{name}' of list must have one embedding, got {got}"):
             find_rows(found, [name], "list")
     np.save(tmp_path / "e.npy", VALUES)
-    with pytest.raises(RowError, match="must have one row per image of list, 2 rows, got 6"):
+    with pytest.raises(RowError, match="must have one row for each of the 2 images of list, got 6"):
         find_rows(read_embeddings(tmp_path / "e.npy"), ["a", "b"], "list")

@@ -210,7 +210,7 @@ def test_a_list_of_faces_that_was_cut_off_is_refused(ijbc, capsys, name):
     [
         (["--embeddings", "e.npy", "--model", "x"], "--embeddings: either --embeddings or --model"),
         ([], "--embeddings: either --embeddings or --model must be given, got neither; "),
-        (["--embeddings", "short.npy"], "short.npy: must have one row per image of "),
+        (["--embeddings", "short.npy"], "short.npy: must have one row for each of the "),
         (["--embeddings", "e.npy", "--fpirs", "2"], "--fpirs: each rate must be above 0 and below"),
         (["--embeddings", "nan.npy"], "nan.npy: row 3: all values must be finite, got NaN or inf"),
         (["--embeddings", "zero.npy"], "template 60: the sum of the embeddings has no direction"),
