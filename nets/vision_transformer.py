@@ -42,6 +42,11 @@ MaskRatio = Annotated[float, Within(0, 0.9, "arcface_torch uses 0.1, and 0 or 0.
 Depth = Annotated[int, Within(1, 100, "vit_t and vit_s have 12 blocks")]
 
 
+def count_kept(tokens: int, ratio: float) -> int:
+    """Return how many tokens of an image remain if training removes a fraction; at least one."""
+    return max(1, int(tokens * (1 - ratio)))
+
+
 class MaskedTokens(gluon.HybridBlock):
     """Removal of random tokens in training, and the return of learned tokens in their places.
 
@@ -52,7 +57,8 @@ class MaskedTokens(gluon.HybridBlock):
     channels
         Number of channels C of a token.
     ratio
-        Fraction of the tokens of an image that training removes, from 0 to below 1.
+        Fraction of the tokens of an image that training removes, from 0 to below 1; one token
+        always remains.
 
     Notes
     -----
@@ -63,7 +69,7 @@ class MaskedTokens(gluon.HybridBlock):
     def __init__(self, tokens: int, channels: int, ratio: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.tokens = tokens
-        self.kept = int(tokens * (1 - ratio))
+        self.kept = count_kept(tokens, ratio)
         with self.name_scope():
             self.token = self.params.get(
                 "token", shape=(1, 1, channels), init=init.Normal(WEIGHT_DEVIATION)
@@ -147,7 +153,7 @@ class VisionTransformer(ops.TwoGraphs):
             self.position = self.params.get(
                 "position", shape=(1, tokens, channels), init=init.Normal(WEIGHT_DEVIATION)
             )
-            masks = int(tokens * (1 - mask_ratio)) < tokens
+            masks = count_kept(tokens, mask_ratio) < tokens
             self.mask = MaskedTokens(tokens, channels, mask_ratio) if masks else None
             self.blocks = nn.HybridSequential()
             for number in range(depth):

@@ -53,6 +53,14 @@ def test_without_masks_and_skips_training_is_deterministic():
     np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-5)
 
 
+def test_at_least_one_patch_of_a_small_image_remains_in_training():
+    for size in ((9, 9), (9, 18)):
+        net = build_net("vit_t", size, embedding_size=8, depth=1, mask_ratio=0.9)
+        net.initialize()
+        y, _ = train_step(net, images(2, size=size))
+        assert np.isfinite(y).all()
+
+
 def test_the_kept_tokens_return_to_their_places_and_the_learned_token_fills_the_others():
     mx.random.seed(1)
     mask = MaskedTokens(6, 3, ratio=0.5)
