@@ -23,6 +23,7 @@ END_OF_IMAGE = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _WITHOUT_LENGTH_CODES = (0x01, 0xD8)
 _HEADER_END_CODES = (0xD8, 0xD9, 0xDA)
+_MAX_WEBP_CHUNKS = 1000
 _APP1_CODE, _EXIF_PREFIX, _ORIENTATION_TAG = 0xE1, b"Exif\0\0", 0x0112
 
 
@@ -115,12 +116,38 @@ def decode_upright(image: np.ndarray) -> np.ndarray | None:
     """Decode an image to BGR pixels, uint8 (H, W, 3), and always follow its Exif orientation.
 
     In contrast to ``decode``, the orientation is also applied to a JPEG that begins with a JFIF
-    segment, and to images of other formats.  Return None if decoding fails.
+    segment, and to PNG, TIFF and WebP.  Return None if decoding fails.
     """
+    is_webp = image[:4].tobytes() == b"RIFF"  # OpenCV 4.11 ignores Exif data in WebP
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if is_webp else 0)
     try:
-        return cv2.imdecode(image, cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(image, flags)
     except cv2.error:
         return None
+    return _turn(pixels, _webp_orientation(image.tobytes())) if is_webp else pixels
+
+
+def _webp_orientation(data: bytes) -> int:
+    """Return the Exif orientation of a WebP file, 1 to 8; 1 if the file states none."""
+    at = 12
+    for _ in range(_MAX_WEBP_CHUNKS):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] == b"EXIF":
+            content = data[at + 8 : at + 8 + size].removeprefix(_EXIF_PREFIX)
+            orientation = _exif_orientation(content)
+            return orientation if 1 <= orientation <= 8 else 1
+        at += 8 + size + size % 2
+    return 1
+
+
+def _turn(pixels: np.ndarray | None, orientation: int) -> np.ndarray | None:
+    """Turn pixels (H, W, 3) upright that are stored with an Exif orientation of 1 to 8."""
+    if pixels is None or orientation == 1:
+        return pixels
+    if orientation >= 5:
+        pixels = cv2.transpose(pixels)
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)  # the codes of cv2.flip
+    return pixels if flip is None else cv2.flip(pixels, flip)
 
 
 def upright(image: np.ndarray) -> np.ndarray | None:
@@ -142,6 +169,14 @@ def _uses_exif(image: np.ndarray) -> bool:
 def _exif_turns(data: bytes) -> bool:
     """Return whether the Exif orientation in ``data`` is 2 to 8, which rotates or flips the image.
 
+    ``data`` has the same meaning as in ``_exif_orientation``.
+    """
+    return 2 <= _exif_orientation(data) <= 8
+
+
+def _exif_orientation(data: bytes) -> int:
+    """Return the number that Exif data state as orientation; 1 if they state none.
+
     ``data`` is the Exif content from its byte order mark ("II" or "MM") on.  Only the first
     directory is searched.  Like OpenCV, this function ignores the data type of the orientation
     entry.
@@ -152,9 +187,9 @@ def _exif_turns(data: bytes) -> bool:
         return int.from_bytes(data[at : at + size], order) if at + size <= len(data) else -1
 
     if number(2) != 42 or len(data) < 8:
-        return False
+        return 1
     start = number(4, 4)
     for at in range(start + 2, min(start + 2 + 12 * number(start), len(data) - 9), 12):
         if number(at) == _ORIENTATION_TAG:
-            return 2 <= number(at + 8) <= 8
-    return False
+            return number(at + 8)
+    return 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the size of an encoded image from its header, before anything decodes the image.
+"""Read the size of an encoded image and detect a truncated image, both without decoding.
 
 A decoder allocates memory for the size that the header states.  A small file can state an enormous
 size, so every reader of images compares the stated size with the expected size first.
@@ -8,16 +8,31 @@ size, so every reader of images compares the stated size with the expected size 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from encoded_images import segments
+import numpy as np
 
-__all__ = ["JpegFrame", "has_size", "jpeg_frame", "stored_size"]
+from encoded_images import has_end, segments
 
+__all__ = ["JpegFrame", "decoded_size", "has_size", "is_whole", "jpeg_frame", "stored_size"]
+
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+# Name and checksum of IEND, the empty last chunk of a PNG.
+_PNG_END = b"IEND\xae\x42\x60\x82"
 # JPEG markers of frame headers: all of C0 to CF except DHT, JPG and DAC.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_START_OF_SCAN = 0xDA
+# JPEG markers of the frame types that libjpeg decodes.
+_DECODABLE_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
+_START_OF_SCAN, _APP1 = 0xDA, 0xE1
+# Markers of the other known JPEG segments: DHT, DAC, SOS, DQT, DNL, DRI, APP0 to APP15 and COM.
+_OTHERS = frozenset((0xC4, 0xCC, _START_OF_SCAN, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE))
+_END_OF_IMAGE = 0xD9
+# libjpeg searches the list of all earlier APP1 segments for each further one, and processes all
+# pixels of a progressive image for each scan.  So a small file could take hours.
+_MAX_SEGMENTS = {_APP1: 1024, _START_OF_SCAN: 100}
+# Number of the Exif orientation tag in both byte orders.
+_ORIENTATION = (b"\x01\x12", b"\x12\x01")
 _MAX_TIFF_ENTRIES = 4096
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _TIFF_TYPES = {3: 2, 4: 4}  # number of bytes of the types SHORT and LONG
@@ -31,8 +46,9 @@ def stored_size(image: bytes) -> tuple[int, int] | None:
     """Return the (height, width) in pixels that the header of an encoded image states.
 
     An Exif orientation, which may exchange height and width, is not applied.  The formats are JPEG,
-    PNG, BMP, WebP, TIFF, PNM and JPEG 2000.  None: the image has another format, or its header
-    states no size.
+    PNG, BMP, WebP, TIFF, PNM and JPEG 2000.  None: the image has another format, its header states
+    no size, or it is a JPEG of more than 1024 APP1 segments or 100 scans, which could take hours to
+    decode.
 
     Parameters
     ----------
@@ -76,11 +92,9 @@ def jpeg_frame(image: bytes) -> JpegFrame | None:
     image
         Bytes of the image, or at least those of its header.
     """
-    if not image.startswith(b"\xff\xd8\xff"):
+    if not image.startswith(_JPEG):
         return None
-    for code, at in segments(image):
-        if code == _START_OF_SCAN:
-            return None
+    for code, at in _header_segments(image):
         if code in _FRAMES:
             header = image[at + 2 : at + 8]
             if len(header) < 6:
@@ -89,18 +103,85 @@ def jpeg_frame(image: bytes) -> JpegFrame | None:
             if len(components) < 3 * header[5]:
                 return None
             factors = tuple((byte >> 4, byte & 15) for byte in components[1::3])
-            height, width = _number(header, 1, 2), _number(header, 3, 2)
-            return JpegFrame(code, header[0], height, width, factors)
+            return JpegFrame(code, header[0], *_frame_size(image, at), factors)
     return None
+
+
+def decoded_size(image: bytes) -> tuple[int, int] | None:
+    """Return the (height, width) in pixels that a decoder gives an image, as read from its header.
+
+    None means that only decoding gives the size: the format is not JPEG or PNG, the header is
+    damaged or unsupported, or an Exif orientation may exchange height and width.
+    """
+    if image.startswith(_JPEG):
+        return _decoded_jpeg_size(image)
+    size = stored_size(image) if image.startswith(_PNG) else None
+    return None if size and size[0] != size[1] and b"eXIf" in image else size
+
+
+def _decoded_jpeg_size(image: bytes) -> tuple[int, int] | None:
+    frame: JpegFrame | None = None
+    may_turn = False
+    for code, at in _header_segments(image):
+        if code == _START_OF_SCAN:
+            turned = frame is not None and may_turn and frame.height != frame.width
+            return None if frame is None or turned else (frame.height, frame.width)
+        if code in _DECODABLE_FRAMES and frame is None:
+            frame = jpeg_frame(image)
+            if frame is None or not _is_usual(frame):
+                return None
+        elif code not in _OTHERS or image[at : at + 2] < b"\0\2":  # no valid segment length
+            return None
+        elif code == _APP1:
+            content = image[at + 2 : at + _number(image, at, 2)]
+            may_turn |= any(tag in content for tag in _ORIENTATION)
+    return None
+
+
+def _is_usual(frame: JpegFrame) -> bool:
+    return frame.bits == 8 and len(frame.sampling) in (1, 3, 4) and frame.height > 0 < frame.width
+
+
+def is_whole(image: bytes) -> bool:
+    """Return True for a JPEG or PNG with an end marker, and for every image of another format."""
+    if image.startswith(_PNG):
+        return image.endswith(_PNG_END) or _PNG_END in image
+    return has_end(np.frombuffer(image, np.uint8))
+
+
+def _header_segments(image: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the segments of a JPEG up to its first scan, as `encoded_images.segments` does."""
+    for code, at in segments(image):
+        yield code, at
+        if code == _START_OF_SCAN:
+            return
+
+
+def _frame_size(image: bytes, at: int) -> tuple[int, int]:
+    """Return the (height, width) of the frame header of a JPEG whose segment begins at ``at``."""
+    return _number(image, at + 3, 2), _number(image, at + 5, 2)
+
+
+def _has_too_many_segments(image: bytes) -> bool:
+    if all(image.count(bytes((0xFF, code))) <= most for code, most in _MAX_SEGMENTS.items()):
+        return False  # nearly every image; the bytes also occur inside segments and after the end
+    counts = dict.fromkeys(_MAX_SEGMENTS, 0)
+    for code, _ in segments(image):
+        if code == _END_OF_IMAGE:
+            return False
+        if code in counts:
+            counts[code] += 1
+            if counts[code] > _MAX_SEGMENTS[code]:
+                return True
+    return False
 
 
 def _jpeg(image: bytes) -> tuple[int, int] | None:
-    for code, at in segments(image):
-        if code in _FRAMES:
-            return _number(image, at + 3, 2), _number(image, at + 5, 2)
-        if code == _START_OF_SCAN:
-            return None
-    return None
+    if _has_too_many_segments(image):
+        return None
+    frames = (at for code, at in _header_segments(image) if code in _FRAMES)
+    at = next(frames, None)
+    return None if at is None else _frame_size(image, at)
 
 
 def _png(image: bytes) -> tuple[int, int] | None:
@@ -163,8 +244,8 @@ def _number(image: bytes, at: int, size: int, order: str = "big") -> int:
 
 _READERS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], tuple[int, int] | None]], ...]
 _READERS = (
-    (b"\xff\xd8\xff", _jpeg),
-    (b"\x89PNG\r\n\x1a\n", _png),
+    (_JPEG, _jpeg),
+    (_PNG, _png),
     (b"BM", _bmp),
     (b"RIFF", _webp),
     ((b"II*\0", b"MM\0*"), _tiff),

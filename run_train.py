@@ -33,7 +33,7 @@ from assemble.loader import drop_stale_caches, make_loader, mine_triplets
 from assemble.model import choose_operators, make_model, make_verify
 from assemble.pretrained import open_pretrained
 from assemble.rules import read_config
-from assemble.run import Checkpointer, next_command, open_run
+from assemble.run import Checkpointer, make_best, make_cadence, next_command, open_run
 from assemble.summary import data_summary, recipe_summary
 from launch.environment.provenance import versions
 from launch.ranks.agreement import (
@@ -44,9 +44,8 @@ from launch.ranks.agreement import (
     require_equal,
 )
 from launch.ranks.comm import Comm, NoConnection, connect
-from training.log import RunLog
-from training.loop import Cadence, Loop
-from training.report import announce, reporting
+from training.loop import Loop
+from training.report import announce, open_log, reporting
 
 
 def main(argv: Sequence[str]) -> int:
@@ -88,7 +87,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     at_end.callback(loader.close)
     model, model_notices = make_model(config, inputs, run, comm)
 
-    log = agree(comm, lambda: RunLog(run.folder if comm.rank == 0 else None, run.progress.step))
+    log = agree(comm, lambda: open_log(run, comm.rank))
     batches = mine_triplets(config, loader, model, run, comm, log.say)
     notices = [*run.notices, *gather_notices(comm, inputs.notices), *notices]
     notices += inputs.records.notices if inputs.records else ()
@@ -97,19 +96,20 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         run,
         ranks={"ranks": comm.size, "device": inputs.ctx, "threads": THREADS},
         data=data_summary(config, inputs, comm.size, decode),
-        recipe=recipe_summary(config),
+        recipe=recipe_summary(config, inputs.sets),
         notices=[*notices, operators, *model_notices, comm.notice(inputs.ctx)],
     )
-    every = config.train
+    saver = Checkpointer(config, inputs, run, model, comm=comm)
     loop = Loop(
         model,
         batches,
         comm,
         log,
         run,
-        save=Checkpointer(config, inputs, run, model, comm=comm).save,
+        save=saver.save,
         verify=make_verify(config, inputs, model, comm),
-        cadence=Cadence(every.log_every, every.checkpoint_every, config.eval.every_steps),
+        cadence=make_cadence(config),
+        best=make_best(config, inputs, run, saver.save_best),
     )
     facts, command = {**versions(), "decode": decode}, next_command(config, run)
     with reporting(log, loop, comm, facts, next_command=command):

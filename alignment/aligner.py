@@ -73,7 +73,8 @@ class FaceAligner:
     Parameters
     ----------
     source
-        Source of the points: a detector, or the points of a file.
+        Source of the points: a detector, or the points of a file.  None: every photograph comes
+        with its points.
     image_size
         (height, width) of the aligned images in pixels.
     rules
@@ -82,7 +83,7 @@ class FaceAligner:
 
     def __init__(
         self,
-        source: FaceDetector | Landmarks,
+        source: FaceDetector | Landmarks | None,
         image_size: tuple[int, int],
         rules: FaceRules = FaceRules(),
     ):
@@ -91,7 +92,12 @@ class FaceAligner:
         self._rules = rules
         self._targets = target_points(*image_size)
 
-    def align(self, path: str | os.PathLike[str], pixels: np.ndarray) -> Alignment:
+    def align(
+        self,
+        path: str | os.PathLike[str],
+        pixels: np.ndarray,
+        points: np.ndarray | None = None,
+    ) -> Alignment:
         """Align the main face of a photograph.
 
         Parameters
@@ -100,14 +106,18 @@ class FaceAligner:
             Path of the photograph.  If the points come from a file, the path selects them.
         pixels
             Upright RGB pixels, uint8 (H, W, 3).
+        points
+            Five points of the face, float (5, 2); None: the source of the aligner gives them.
         """
-        found = self._align(path, pixels)
+        if points is not None:
+            found = self._align([face_of_points(points)], pixels)
+        else:
+            found = self._align(self._find_faces(path, pixels), pixels)
         if self._rules.centre and found.pixels is None:
             return found._replace(status=CENTRE, pixels=cut_centre(pixels, self.image_size))
         return found
 
-    def _align(self, path: str | os.PathLike[str], pixels: np.ndarray) -> Alignment:
-        faces = self._find_faces(path, pixels)
+    def _align(self, faces: list[Face] | None, pixels: np.ndarray) -> Alignment:
         if faces is None:
             return Alignment(NO_POINTS)
         sure = [face for face in faces if face.score >= self._rules.min_score]
@@ -133,6 +143,8 @@ class FaceAligner:
         return found._replace(pixels=aligned)
 
     def _find_faces(self, path: str | os.PathLike[str], pixels: np.ndarray) -> list[Face] | None:
+        if self._source is None:
+            return None
         if isinstance(self._source, Landmarks):
             points = self._source.find(path)
             return None if points is None else [face_of_points(face) for face in points]

@@ -1,113 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detect faces and their five points with MTCNN, from the package mtcnn-runtime.
-
-Zhang et al., "Joint Face Detection and Alignment using Multitask Cascaded Convolutional Networks",
-2016.  The package contains the weights as ONNX files and runs them with ONNX Runtime, so that
-detection needs no Internet connection, no PyTorch and no TensorFlow.
-"""
+"""Choose the detector that finds the faces of photographs and their five points."""
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import cv2
-import numpy as np
+from alignment.mtcnn_detector import MtcnnDetector, require_mtcnn
+from alignment.yunet_detector import YunetDetector
 
-from alignment.face_choice import Face
+if TYPE_CHECKING:
+    import numpy as np
 
-_PACKAGE = "mtcnnruntime"
-DETECTORS = ("mtcnn",)
-MAX_DETECTION_SIDE = 1280
-"""Longest side in pixels of the image that the detector sees; larger images are shrunk to it."""
-SMALLEST_FACE_PX = 20.0
-"""Smallest face that MTCNN is asked for, in pixels of the image that it sees."""
+    from alignment.face_choice import Face
 
-
-class DetectorMissingError(ValueError):
-    """Error for a detector whose package is not installed."""
+MTCNN, YUNET = "mtcnn", "yunet"
+DETECTORS = (MTCNN, YUNET)
 
 
-class FaceDetector:
-    """MTCNN with the weights of the package mtcnn-runtime.
+class FaceDetector(Protocol):
+    """Detector of faces and their five points."""
+
+    def find_faces(self, pixels: np.ndarray) -> list[Face]:
+        """Return the faces of an RGB image, uint8 (H, W, 3)."""
+
+
+class DetectorChoice(NamedTuple):
+    """Detector that a user has chosen."""
+
+    name: str = MTCNN
+    """One of DETECTORS."""
+    weights: Path | None = None
+    """ONNX file with the weights of YuNet; None for MTCNN, whose package contains its weights."""
+
+
+def require_detector(choice: DetectorChoice) -> None:
+    """Raise ValueError if a detector cannot be opened."""
+    if choice.weights is None:
+        require_mtcnn()
+    else:
+        YunetDetector(choice.weights)
+
+
+def open_detector(choice: DetectorChoice, threads: int = 0) -> FaceDetector:
+    """Open a detector.
 
     Parameters
     ----------
     threads
-        Number of threads that each network uses; 0 means one thread per core.
+        Number of threads that MTCNN uses; 0 means one thread per core.  YuNet uses the threads of
+        OpenCV.
 
     Raises
     ------
-    DetectorMissingError
-        If the package is not installed.
+    ValueError
+        If the package or the weights of the detector are missing or unusable.
     """
-
-    def __init__(self, threads: int = 0):
-        require_detector()
-        import mtcnnruntime
-
-        with _limited_threads(threads):
-            self._network = mtcnnruntime.MTCNN()
-
-    def find_faces(self, pixels: np.ndarray) -> list[Face]:
-        """Return the faces of an RGB image, uint8 (H, W, 3)."""
-        height, width = pixels.shape[:2]
-        scale = min(1.0, MAX_DETECTION_SIDE / max(height, width))
-        seen = pixels
-        if scale < 1:
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            seen = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        seen = cv2.cvtColor(seen, cv2.COLOR_RGB2BGR)
-        # The centres of the pixels, not their corners, have the coordinates 0, 1 and so on.
-        factor = np.array([width / seen.shape[1], height / seen.shape[0]])
-        faces = []
-        for box, points in self._detect(seen):
-            corners = (box[:4].reshape(2, 2) + 0.5) * factor - 0.5
-            found = (points.reshape(2, 5).T + 0.5) * factor - 0.5
-            if np.isfinite(found).all() and np.isfinite(corners).all():
-                faces.append(Face(corners.reshape(4), found, float(box[4])))
-        return faces
-
-    def _detect(self, pixels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield two arrays for each face: box and score (5,), then five x and five y (10,)."""
-        try:
-            boxes, points = self._network.detect(pixels, min_face_size=SMALLEST_FACE_PX)
-        except (ValueError, cv2.error):
-            # The package raises these errors if its first network finds nothing in the image.
-            return
-        yield from zip(np.asarray(boxes, float), np.asarray(points, float), strict=True)
-
-
-def require_detector() -> None:
-    """Raise DetectorMissingError if the package of the detector is not installed."""
-    if importlib.util.find_spec(_PACKAGE) is None:
-        lock = Path(__file__).resolve().parents[1] / "requirements" / "align.txt"
-        raise DetectorMissingError(
-            "--detector: the package mtcnn-runtime is required, got no such package; install it "
-            f"with {sys.executable} -m pip install --no-deps --require-hashes -r {lock}, or pass "
-            "--landmarks FILE"
-        )
-
-
-@contextmanager
-def _limited_threads(threads: int) -> Iterator[None]:
-    """Inside a ``with`` block, let ONNX Runtime open sessions with ``threads`` threads.
-
-    The package mtcnn-runtime offers no option for the number of threads.
-    """
-    import onnxruntime
-
-    original: Any = onnxruntime.InferenceSession
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    onnxruntime.InferenceSession = functools.partial(original, sess_options=options)
-    try:
-        yield
-    finally:
-        onnxruntime.InferenceSession = original
+    if choice.weights is None:
+        return MtcnnDetector(threads)
+    return YunetDetector(choice.weights)

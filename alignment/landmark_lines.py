@@ -31,7 +31,7 @@ def parse_line(line: str) -> PointsLine | None:
     """Return the path and points of a line, or None if the line has none of the layouts."""
     fields = [field.strip() for field in line.split("\t")]
     if len(fields) > 2 and fields[0] in ("0", "1") and not _FLOAT.fullmatch(fields[1]):
-        return _parse_list_line(fields)
+        return parse_list_fields(fields)
     if len(fields) == _RFW_FIELDS and not _FLOAT.fullmatch(fields[0]):
         values = _numbers(fields[2:])
         if values is not None:
@@ -43,8 +43,19 @@ def parse_line(line: str) -> PointsLine | None:
     return None if values is None else PointsLine(match[1].strip().strip('"'), values.reshape(5, 2))
 
 
-def _parse_list_line(fields: list[str]) -> PointsLine | None:
-    """Return the path and points of a line of InsightFace's .lst, which is split into fields."""
+def parse_list_fields(fields: list[str]) -> PointsLine | None:
+    """Return the path and points of a line of InsightFace's .lst.
+
+    Parameters
+    ----------
+    fields
+        Parts of the line between its tabs, without blanks at their ends.
+
+    Outputs
+    -------
+    None if the line does not have three, seven or seventeen fields, or if its points are no
+    numbers.
+    """
     if len(fields) in _LST_BOX_FIELDS:
         return PointsLine(fields[1], None)
     values = _numbers(fields[7:]) if len(fields) == _LST_FIELDS else None

@@ -8,14 +8,15 @@ import math
 import os
 from pathlib import Path
 
-from alignment.aligner import FaceAligner, FaceRules
-from alignment.detector import DETECTORS, FaceDetector
+from alignment.aligner import FaceRules
+from alignment.detector import DETECTORS, MTCNN, YUNET, DetectorChoice, FaceDetector, open_detector
 from alignment.landmark_files import Landmarks, read_landmarks
 
 DEFAULTS = FaceRules()
 _NAMES = {
     "landmarks": "--landmarks",
     "detector": "--detector",
+    "detector_weights": "--detector-weights",
     "min_face": "--min-face",
     "min_score": "--min-score",
     "min_sharpness": "--min-sharpness",
@@ -35,8 +36,16 @@ def add_alignment_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector",
         metavar="NAME",
-        help=f"detector that finds the points: {', '.join(DETECTORS)} (default: mtcnn); it needs "
-        "the package of requirements/align.txt and no Internet connection",
+        help=f"detector that finds the points: {', '.join(DETECTORS)} (default: {MTCNN}); {MTCNN} "
+        f"needs the package of requirements/align.txt, {YUNET} needs --detector-weights, and "
+        "neither needs an Internet connection",
+    )
+    parser.add_argument(
+        "--detector-weights",
+        type=_path,
+        metavar="FILE",
+        help=f"weights for --detector {YUNET}: face_detection_yunet_2023mar.onnx of OpenCV's model "
+        "zoo, or yunet_n_320_320.onnx of the authors",
     )
     parser.add_argument(
         "--min-face",
@@ -94,6 +103,7 @@ def read_rules(options: argparse.Namespace) -> FaceRules:
             f"--detector: must be the name of a detector, got {options.detector!r}; "
             f"{listed(options.detector, DETECTORS)}"
         )
+    _check_weights(options)
     if options.detector is not None and options.landmarks is not None:
         raise ValueError(
             "--detector: the points come from a file or from a detector, got both --landmarks and "
@@ -108,6 +118,19 @@ def read_rules(options: argparse.Namespace) -> FaceRules:
     return DEFAULTS._replace(**{k: v for k, v in given.items() if v is not None})
 
 
+def _check_weights(options: argparse.Namespace) -> None:
+    if options.detector == YUNET and options.detector_weights is None:
+        raise ValueError(
+            f"--detector: {YUNET} needs the file of its weights, got no --detector-weights; add "
+            "--detector-weights face_detection_yunet_2023mar.onnx, a file of OpenCV's model zoo"
+        )
+    if options.detector != YUNET and options.detector_weights is not None:
+        raise ValueError(
+            f"--detector-weights: applies only together with --detector {YUNET}, got "
+            f"{options.detector or 'no --detector'}; add --detector {YUNET}"
+        )
+
+
 def _check_range(option: str, value: float | None, largest: float) -> None:
     if value is not None and not (0 <= value <= largest and math.isfinite(value)):
         limits = "from 0 to 1" if largest == 1 else "0 or more"
@@ -118,10 +141,9 @@ def open_source(options: argparse.Namespace, threads: int = 0) -> FaceDetector |
     """Open the detector, with ``threads`` threads, or read the file of landmarks."""
     if options.landmarks is not None:
         return read_landmarks(options.landmarks)
-    return FaceDetector(threads)
+    return open_detector(chosen_detector(options), threads)
 
 
-def open_aligner(options: argparse.Namespace, image_size: tuple[int, int]) -> FaceAligner:
-    """Check the options; return the aligner for images of (height, width) pixels."""
-    rules = read_rules(options)
-    return FaceAligner(open_source(options), image_size, rules)
+def chosen_detector(options: argparse.Namespace) -> DetectorChoice:
+    """Return the detector that the options name."""
+    return DetectorChoice(options.detector or MTCNN, options.detector_weights)

@@ -6,6 +6,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+MAX_WARP_SIDE = (1 << 15) - 2
+"""Longest side in pixels of an image that OpenCV can warp."""
+_MARGIN_PX = 2
+
 
 def fit_similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return the similarity that maps points to their targets with the least squared error.
@@ -72,7 +76,34 @@ def warp(pixels: np.ndarray, matrix: np.ndarray, image_size: tuple[int, int]) ->
     -------
     uint8 (height, width, 3); pixels from outside the source image are black.
     """
+    if max(pixels.shape[:2]) > MAX_WARP_SIDE:
+        pixels, matrix = _cut_region(pixels, matrix, image_size)
     height, width = image_size
     return cv2.warpAffine(
         pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(0, 0, 0)
     )
+
+
+def _cut_region(
+    pixels: np.ndarray, matrix: np.ndarray, image_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the part of an image that a warp shows; return the part and its similarity.
+
+    A part that is longer than MAX_WARP_SIDE is also shrunk.
+    """
+    height, width = image_size
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=float)
+    shown = map_points(cv2.invertAffineTransform(matrix), corners)
+    size = np.array(pixels.shape[1::-1])
+    # At least one pixel remains; the warp does not show this pixel if it lies outside.
+    start = np.clip(np.floor(shown.min(axis=0)) - _MARGIN_PX, 0, size - 1).astype(int)
+    stop = np.clip(np.ceil(shown.max(axis=0)) + _MARGIN_PX, start + 1, size).astype(int)
+    part = pixels[start[1] : stop[1], start[0] : stop[0]]
+    scale = min(1.0, MAX_WARP_SIDE / max(part.shape[:2]))
+    target = np.maximum(1, np.floor((stop - start) * scale)).astype(int)
+    factor = (stop - start) / target
+    if scale < 1:
+        part = cv2.resize(part, target.tolist(), interpolation=cv2.INTER_AREA)
+    # A pixel x of the part is the pixel (x + 0.5) factor - 0.5 + start of the image.
+    shift = matrix[:, :2] @ (start + 0.5 * factor - 0.5) + matrix[:, 2]
+    return part, np.column_stack([matrix[:, :2] * factor, shift])

@@ -17,6 +17,7 @@ from assemble.rules import check_run, require_none
 from evaluation.evaluate import find_sets
 from evaluation.pairs import Pairs, read_pairs
 from evaluation.set_check import check_sets
+from evaluation.verification import MIN_FALSE_ACCEPTS
 from launch.config.configuration import GRAPH_NET, ConfigError
 from launch.environment.gpu import choose_device
 from nets import build_net, check_image_size
@@ -25,6 +26,7 @@ from pipeline.records import mapped
 from pipeline.records.class_record import describe_classes
 from pipeline.records.open import RecordSet, open_records
 from pipeline.sampling.batches import epoch_images
+from training.best_metric import parse_best_metric
 from training.layer_groups import check_lr_factors
 
 if TYPE_CHECKING:
@@ -134,6 +136,7 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
     found = find_sets(config.eval.sets) if config.eval.sets else {}
     sets = {name: read_pairs(path) for name, path in found.items()}
     check_sets(sets, image_size)
+    check_best(config, sets)
     return Inputs(
         ctx=ctx,
         records=records,
@@ -146,6 +149,23 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
         memory=memory,
         notices=(*([notice] if notice else []), *copy_notices),
     )
+
+
+def check_best(config: Config, sets: Mapping[str, Pairs]) -> None:
+    """Raise ValueError if the verification of these sets cannot have the metric ``eval.best``."""
+    if not config.eval.best:
+        return
+    metric = parse_best_metric(config.eval.best, list(sets))
+    if not metric.metric.startswith("tar_at_far_"):
+        return
+    required = round(MIN_FALSE_ACCEPTS / float(metric.metric.removeprefix("tar_at_far_")))
+    for name in metric.sets:
+        negatives = int((~sets[name].issame).sum())
+        if negatives < required:
+            raise ConfigError(
+                f"eval.best: {metric.metric} requires {required} different-person pairs, got "
+                f"{negatives} in the set {name}; use eval.best={name}/accuracy"
+            )
 
 
 def check_start(

@@ -88,5 +88,11 @@ def _problems(config: Config, ranks: int, gpus: int) -> Iterator[str]:
             "data.bag: mines triplets with the full margin, got train.margin_start or "
             "train.margin_warmup above 0; remove both keys"
         )
+    if config.eval.patience and not (config.eval.best and config.eval.every_steps):
+        yield (
+            "eval.patience: requires eval.best and eval.every_steps above 0, got eval.best="
+            f"{config.eval.best!r} and eval.every_steps={config.eval.every_steps}; set both, or "
+            "eval.patience=0"
+        )
     if not (data.records or data.num_classes):
         yield "data.num_classes: required for synthetic batches, got 0; set it to 1000, for example"

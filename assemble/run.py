@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -17,7 +18,10 @@ from assemble.loader import permitted_bad_images
 from launch.config.configuration import Config, differences
 from launch.environment.provenance import commit, versions
 from launch.ranks.agreement import agree
-from training import schedule
+from training import best_checkpoint, schedule
+from training.best_checkpoint import BestCheckpoint
+from training.best_metric import parse_best_metric
+from training.cadence import Cadence
 from training.checkpoint import open_checkpoint, save_checkpoint
 from training.history import History
 from training.run import Progress, Run
@@ -47,9 +51,14 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
         # The run id is random: it distinguishes shards of different runs even if the run folders
         # have the same name.
         run_id = (found.run_id if found else None) or uuid.uuid4().hex
-        return [str(chosen.folder), str(found.folder) if found else None, run_id]
+        fault = ""
+        if config.eval.best:
+            best = chosen.folder / best_checkpoint.FOLDER
+            history = found.state.get("history", {}) if found else {}
+            fault = best_checkpoint.restore(best, found.step if found else 0, history)
+        return [str(chosen.folder), str(found.folder) if found else None, run_id, fault]
 
-    folder, found, run_id = comm.gather_json(agree(comm, choose))[0]
+    folder, found, run_id, fault = comm.gather_json(agree(comm, choose))[0]
     checkpoint = agree(comm, lambda: open_checkpoint(Path(found)) if found else None)
     state = checkpoint.state if checkpoint else {}
     global_batch_size = config.data.batch_size * comm.size
@@ -61,12 +70,18 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
     end_images = state.get("end_images") or count_run_images(
         config, epoch_images, global_batch_size
     )
+    history = History(**state.get("history", {}))
+    if fault:
+        history.best_value = None
+        if not comm.rank:
+            notices += (f"{fault}; the next verification counts as the best",)
+    step, every = state.get("progress", {}).get("step", 0), config.eval.every_steps
     sizes = {"epoch_images": epoch_images, "run_images": end_images, "step_images": step_images}
     return Run(
         folder=Path(folder),
         checkpoint=checkpoint,
         progress=Progress(**state.get("progress", {})),
-        history=History(**state.get("history", {})),
+        history=history,
         seed=config.run.seed,
         global_batch_size=global_batch_size,
         epoch_images=epoch_images,
@@ -77,8 +92,14 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
         clip_norm=config.optim.clip_norm,
         permitted_bad_images=permitted_bad_images(config, inputs),
         id=run_id,
+        verifies_first=bool(config.eval.best) and is_unverified(step, every, history.verified_step),
         notices=notices,
     )
+
+
+def is_unverified(step: int, every: int, verified_step: int) -> bool:
+    """Return whether the verification that is due at a step > 0 has not been recorded."""
+    return step > verified_step and every > 0 and step % every == 0
 
 
 def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
@@ -150,6 +171,23 @@ def next_command(config: Config, run: Run) -> str:
     return shlex.join([*command, *sets])
 
 
+def make_cadence(config: Config) -> Cadence:
+    """Return the numbers of steps between log lines, checkpoints and verifications."""
+    train = config.train
+    return Cadence(train.log_every, train.checkpoint_every, config.eval.every_steps)
+
+
+def make_best(
+    config: Config, inputs: Inputs, run: Run, save: Callable[[], Any]
+) -> BestCheckpoint | None:
+    """Return the rule that keeps the best checkpoint; None without ``eval.best``."""
+    if not config.eval.best:
+        return None
+    metric = parse_best_metric(config.eval.best, list(inputs.sets))
+    every, patience = config.eval.every_steps, config.eval.patience
+    return BestCheckpoint(metric, run.history, save, every, patience)
+
+
 class Checkpointer:
     """Writer of the checkpoints of a run."""
 
@@ -176,13 +214,23 @@ class Checkpointer:
         }
 
     def save(self) -> None:
-        """Write a checkpoint at the current position; raise CheckpointError if writing fails.
+        """Write a periodic checkpoint; raise CheckpointError if writing fails.
 
         With a distributed head, all ranks call this method together; with other heads, only rank 0.
         """
+        self._save(self._run.folder / "checkpoints", self._keep)
+        if self._comm.rank == 0:
+            best = self._run.folder / best_checkpoint.FOLDER
+            best_checkpoint.keep_only(best, self._run.history.best_step)
+
+    def save_best(self) -> None:
+        """Write the best checkpoint as `save` does; the next call of `save` removes older ones."""
+        self._save(self._run.folder / best_checkpoint.FOLDER, sys.maxsize)
+
+    def _save(self, folder: Path, keep: int) -> None:
         progress = self._run.progress
         save_checkpoint(
-            self._run.folder / "checkpoints",
+            folder,
             progress.step,
             self._model,
             state={
@@ -190,6 +238,6 @@ class Checkpointer:
                 "history": asdict(self._run.history),
                 **self._state,
             },
-            keep=self._keep,
+            keep=keep,
             comm=self._comm,
         )

@@ -6,7 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from assemble.inputs import Inputs
+    from evaluation.pairs import Pairs
     from launch.config.configuration import Choice, Config
 
 DECODERS = {
@@ -47,8 +50,11 @@ def describe_decoder(loader: str, decode: str) -> str:
     return DECODERS.get(decode, f"DALI on the GPU ({decode})")
 
 
-def recipe_summary(config: Config) -> list[str]:
-    """Describe net, head, optimizer and schedule of a run: two lines for the log."""
+def recipe_summary(config: Config, sets: Mapping[str, Pairs]) -> list[str]:
+    """Describe net, head, optimizer, schedule and verification of a run: three lines for the log.
+
+    ``sets`` holds the verification sets by name.
+    """
     optim = config.optim
     optimizer = f"{optim.name} lr {optim.lr:g} momentum {optim.momentum:g}"
     schedule: str = optim.schedule
@@ -58,7 +64,23 @@ def recipe_summary(config: Config) -> list[str]:
     return [
         f"net {_describe(config.net)}  head {_describe(config.head)}",
         f"optimizer {optimizer} weight_decay {optim.weight_decay:g}  schedule {schedule}{warmup}",
+        describe_verification(config, sets),
     ]
+
+
+def describe_verification(config: Config, sets: Mapping[str, Pairs]) -> str:
+    """Return the line of the log about the sets and the schedule of the verification."""
+    if not sets:
+        return "verification none (eval.sets is empty)"
+    evaluation = config.eval
+    parts = [f"{name} ({len(pairs)} pairs)" for name, pairs in sets.items()]
+    every = f"every {evaluation.every_steps} steps and " if evaluation.every_steps else ""
+    line = f"verification {every}at the end  sets {', '.join(parts)}"
+    if evaluation.best:
+        line += f"  best checkpoint by {evaluation.best}"
+    if evaluation.patience:
+        line += f"  ends after {evaluation.patience} verifications without improvement"
+    return line
 
 
 def _describe(choice: Choice) -> str:

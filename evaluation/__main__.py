@@ -7,6 +7,8 @@ python -m evaluation embed --model MODEL IMAGE|FOLDER ... --out EMBEDDINGS.npz
 python -m evaluation compare-images --model MODEL A.jpg B.jpg
 python -m evaluation identify megaface|tinyface|people ...
 python -m evaluation templates ijbb|ijbc|ytf|list ...
+python -m evaluation plot roc|det|histogram SCORES.npz ... --out FILE.png
+python -m evaluation plot runs RUN ... --keys KEY ... --out FILE.svg
 """
 
 from __future__ import annotations
@@ -15,7 +17,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from evaluation.commands import compare, compare_images, embed, identify, templates, verify
+from evaluation.commands import (
+    compare,
+    compare_images,
+    embed,
+    identify,
+    plot,
+    templates,
+    verify,
+)
+from launch.config.command_errors import run_command
 from launch.environment.provenance import VersionAction
 
 COMMANDS = {
@@ -25,18 +36,14 @@ COMMANDS = {
     "compare-images": compare_images,
     "identify": identify,
     "templates": templates,
+    "plot": plot,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return exit code 0, or 2 after an error message on stderr."""
     options = build_parser().parse_args(arguments)
-    try:
-        COMMANDS[options.command].run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: COMMANDS[options.command].run(options))
 
 
 def face_verify() -> int:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.verification import FOLDS, fold_accuracies, pair_distances
+from evaluation.verification import FOLDS, classify_pairs, pair_distances
 
 
 class Difference(NamedTuple):
@@ -39,14 +39,10 @@ def find_correct_pairs(
 ) -> np.ndarray:
     """Classify P pairs of embeddings (2 P, E); return True for each correct decision, (P,) bool.
 
-    The pairs of a fold are classified with the threshold that `fold_accuracies` selects for it.
+    The pairs of a fold are classified with the threshold that
+    `evaluation.verification.fold_accuracies` selects for it.
     """
-    distances = pair_distances(embeddings)
-    _, thresholds = fold_accuracies(distances, issame, nfolds)
-    # array_split puts the larger folds first, as fold_accuracies does.
-    folds = np.array_split(np.arange(len(issame)), nfolds)
-    limit = np.concatenate([np.full(len(f), t) for f, t in zip(folds, thresholds, strict=True)])
-    return (distances < limit) == issame
+    return classify_pairs(pair_distances(embeddings), issame, nfolds)
 
 
 def paired_difference(

@@ -1,14 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compute the embedding of an image: the sum of a network's outputs for it and its mirror image."""
+"""Compute the embeddings of images and of their mirror images, and the sums of both."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import mxnet as mx
 import numpy as np
 
 from evaluation.pairs import CutOff, Image, PairsError, decode_image, name_image
+
+
+class FlippedEmbeddings(NamedTuple):
+    """Raw embeddings of n images, ``plain``, and of their mirror images, ``mirrored``.
+
+    Both are (n, E) float32.
+    """
+
+    plain: np.ndarray
+    mirrored: np.ndarray
+
+    @property
+    def sums(self) -> np.ndarray:
+        """Sum of the embeddings of each image and its mirror image, (n, E)."""
+        return self.plain + self.mirrored
+
+    @property
+    def norms(self) -> np.ndarray:
+        """Mean of the L2 norms of the embeddings of each image and its mirror image, (n,)."""
+        both = np.linalg.norm(self.plain, axis=1) + np.linalg.norm(self.mirrored, axis=1)
+        return both / 2
 
 
 def embed(
@@ -28,6 +50,48 @@ def embed(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embed each image and its mirror image; return the sum of the two embeddings.
+
+    The parameters and errors are those of `embed_flipped`.
+
+    Outputs
+    -------
+    ``sums`` (n, E) and ``norms`` (n,) of `FlippedEmbeddings`, float32.
+    """
+    found = embed_flipped(
+        net,
+        images,
+        image_size,
+        mean=mean,
+        std=std,
+        batch_size=batch_size,
+        ctx=ctx,
+        chosen=chosen,
+        part=part,
+        where=where,
+        strict=strict,
+        cut_off=cut_off,
+        progress=progress,
+    )
+    return found.sums, found.norms
+
+
+def embed_flipped(
+    net: Callable[[mx.nd.NDArray], mx.nd.NDArray],
+    images: Sequence[Image],
+    image_size: tuple[int, int] = (112, 112),
+    *,
+    mean: float,
+    std: float,
+    batch_size: int = 64,
+    ctx: mx.Context | None = None,
+    chosen: Sequence[int] | None = None,
+    part: tuple[int, int] = (0, 1),
+    where: str = "images",
+    strict: bool = True,
+    cut_off: CutOff | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FlippedEmbeddings:
+    """Embed each image and its mirror image.
 
     The host decodes a batch while the device computes the previous batch.
 
@@ -62,15 +126,13 @@ def embed(
     cut_off
         Function that detects truncated images, see `evaluation.pairs.CutOff`; None skips the check.
     progress
-        Function that `embed` calls after each batch with two numbers: the images of this rank that
+        Function that is called after each batch with two numbers: the images of this rank that
         are embedded, and all n images of this rank.  None for no calls.
 
     Outputs
     -------
-    Two float32 arrays with one row for each of the n images of this rank; n is the number of chosen
-    images divided by ``size``, rounded up.  The first array, (n, E), holds the sum of the raw
-    embeddings of each image and its mirror image.  The second array, (n,), holds the mean L2 norm
-    of these two embeddings.
+    One row for each of the n images of this rank; n is the number of chosen images divided by
+    ``size``, rounded up.
 
     Raises
     ------
@@ -92,19 +154,17 @@ def embed(
     chosen = range(len(images)) if chosen is None else chosen
     count = -(-len(chosen) // size)
     indices = [chosen[min(rank + size * i, len(chosen) - 1)] for i in range(count)]
-    sums: list[np.ndarray] = []
-    norms: list[np.ndarray] = []
+    plain: list[np.ndarray] = []
+    mirrored: list[np.ndarray] = []
 
     def collect(batch_outputs: tuple[mx.nd.NDArray, mx.nd.NDArray, np.ndarray]) -> None:
-        straight, mirrored, good = batch_outputs
+        one, two, good = batch_outputs
         # Sync: the host waits for this batch; the device already has the next batch in its queue.
-        one, two = straight.asnumpy()[: len(good)], mirrored.asnumpy()[: len(good)]
-        total = one + two
-        total[~good] = np.nan
-        sums.append(total)
-        norms.append((np.linalg.norm(one, axis=1) + np.linalg.norm(two, axis=1)) / 2)
+        for outputs, rows in ((one, plain), (two, mirrored)):
+            rows.append(outputs.asnumpy()[: len(good)])
+            rows[-1][~good] = np.nan
         if progress is not None:
-            progress(min(batch_size * len(norms), count), count)
+            progress(min(batch_size * len(plain), count), count)
 
     waiting = None
     pixels = np.zeros((batch_size, *image_size, 3), dtype=np.uint8)
@@ -124,7 +184,7 @@ def embed(
             waiting = queued
         if waiting is not None:
             collect(waiting)
-    return np.concatenate(sums), np.concatenate(norms)
+    return FlippedEmbeddings(np.concatenate(plain), np.concatenate(mirrored))
 
 
 def _decode_batch(
@@ -139,7 +199,7 @@ def _decode_batch(
     """Decode the images with these indices into the first rows of ``pixels``, (B, H, W, 3) uint8.
 
     Return a bool array (len(indices),) that is False for each image that cannot be decoded.  The
-    pixels of such an image are 0.  The other parameters are those of `embed`.
+    pixels of such an image are 0.  The other parameters are those of `embed_flipped`.
     """
     good = np.ones(len(indices), dtype=bool)
     image_size = (pixels.shape[1], pixels.shape[2])

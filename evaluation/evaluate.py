@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evaluation.distinct import find_distinct
-from evaluation.embedding import embed
+from evaluation.embedding import FlippedEmbeddings, embed_flipped
 from evaluation.pairs import CutOff, Pairs, decode_image, find_sets, name_image
 from evaluation.verification import verify
 
@@ -44,8 +44,62 @@ def evaluate_sets(
 ) -> dict[str, dict[str, Any]]:
     """Embed and score verification sets; each rank embeds a part of the images.
 
-    An image that is in several pairs of a set is embedded only once.  All ranks return the results
-    of all sets.
+    The parameters are those of `embed_sets`.
+
+    Outputs
+    -------
+    Dict from the name of each set to the result of `evaluation.verification.verify` for the sums of
+    the embeddings of images and mirror images.  All ranks return the results of all sets.
+
+    Raises
+    ------
+    PairsError
+        See `embed_sets`.
+    ValueError
+        If an embedding is zero or not finite, or a set has fewer pairs than folds.
+    """
+    embedded = embed_sets(
+        net,
+        sets,
+        mean=mean,
+        std=std,
+        batch_size=batch_size,
+        ctx=ctx,
+        image_size=image_size,
+        rank=rank,
+        size=size,
+        gather=gather,
+        cut_off=cut_off,
+        progress=progress,
+    )
+    results = {}
+    for name, found in embedded:
+        try:
+            results[name] = verify(found.sums, sets[name].issame, norms=found.norms)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return results
+
+
+def embed_sets(
+    net: Callable[[mx.nd.NDArray], mx.nd.NDArray],
+    sets: Mapping[str, Pairs],
+    *,
+    mean: float,
+    std: float,
+    batch_size: int = 64,
+    ctx: mx.Context | None = None,
+    image_size: tuple[int, int] = (112, 112),
+    rank: int = 0,
+    size: int = 1,
+    gather: Gather | None = None,
+    cut_off: CutOff | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, FlippedEmbeddings]]:
+    """Embed the images of verification sets, set by set; each rank embeds a part of the images.
+
+    An image that is in several pairs of a set is embedded only once.  All ranks get the embeddings
+    of all images.
 
     Parameters
     ----------
@@ -75,27 +129,24 @@ def evaluate_sets(
 
     Outputs
     -------
-    Dict from the name of each set to the result of `evaluation.verification.verify` for the set.
+    The name of each set of P pairs, and the embeddings of its images, (2 P, E) each.
 
     Raises
     ------
     PairsError
         If an image does not decode, is truncated or is not of the size ``image_size``.  All ranks
         raise the same error.
-    ValueError
-        If an embedding is zero or not finite, or a set has fewer pairs than folds.
     """
     if size > 1 and gather is None:
         raise ValueError(
-            f"evaluate_sets: {size} ranks need a function that gathers the embeddings of all "
+            f"embed_sets: {size} ranks need a function that gathers the embeddings of all "
             "ranks, got gather=None; pass gather"
         )
-    results = {}
     for name, pairs in sets.items():
         first, numbers = find_distinct(pairs.images)
-        # Horovod: with several ranks `embed` returns a row of NaN for a bad image instead of
-        # raising an error, so that every rank calls `gather`.
-        embeddings, norms = embed(
+        # Horovod: with several ranks `embed_flipped` returns a row of NaN for a bad image instead
+        # of raising an error, so that every rank calls `gather`.
+        found = embed_flipped(
             net,
             pairs.images,
             image_size,
@@ -110,7 +161,7 @@ def evaluate_sets(
             cut_off=cut_off,
             progress=partial(progress, name) if progress else None,
         )
-        rows = np.concatenate([embeddings, norms[:, None]], axis=1)  # (n, E + 1)
+        rows = np.concatenate(found, axis=1)  # (n, 2 E)
         if gather is not None:
             n, columns = rows.shape
             rows = np.asarray(gather(rows)).reshape(size, n, columns)
@@ -121,9 +172,5 @@ def evaluate_sets(
             # so all ranks raise the same error here.
             where = f"{pairs.path}: {name_image(first[number])}"
             decode_image(pairs.images[first[number]], image_size, where, cut_off)
-        rows = rows[numbers]  # (2 P, E + 1)
-        try:
-            results[name] = verify(rows[:, :-1], pairs.issame, norms=rows[:, -1])
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    return results
+        rows = rows[numbers]  # (2 P, 2 E)
+        yield name, FlippedEmbeddings(*np.split(rows, 2, axis=1))

@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 
 from encoded_images import decode, decode_upright
-from evaluation.image_header import is_whole, read_size
-from image_headers import stored_size
+from image_headers import decoded_size, is_whole, stored_size
 
 if TYPE_CHECKING:
     from evaluation.pairs import CutOff
@@ -61,8 +60,9 @@ def find_images(entries: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
     The files of a folder and of its subfolders are sorted by path.  A file in a folder counts as an
     image if its suffix is one of SUFFIXES, its name does not begin with a dot, and its name is not
-    CONTACT_SHEET.  Symbolic links are followed, but each folder is searched only once, so loops of
-    links end.  If several entries lead to the same path, this path is listed only once.
+    CONTACT_SHEET.  Subfolders whose name begins with a dot are passed over.  Symbolic links are
+    followed, but each folder is searched only once, so loops of links end.  If several entries lead
+    to the same path, this path is listed only once.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     """Yield the image files in a folder and its subfolders."""
     searched: set[tuple[int, int]] = set()
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         state = os.stat(parent)
         if (state.st_dev, state.st_ino) in searched:
             folders.clear()
@@ -147,7 +147,7 @@ def _header_size(path: Path) -> tuple[int, int] | None:
         if not stat.S_ISREG(path.stat().st_mode):
             return None
         with path.open("rb") as file:
-            return read_size(file.read(HEADER_BYTES))
+            return decoded_size(file.read(HEADER_BYTES))
     except OSError:
         return None  # read_images reports this error later
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ import numpy as np
 
 from atomic_write import atomic_write
 from encoded_images import decode
+from evaluation.pickled_pairs import pickled_parts
 from image_headers import has_size, stored_size
 from plain_pickle import PlainPickleError, describe, load_plain
+from regular_file import open_regular
 
 Image = bytes | np.ndarray
 MAX_HEADER_BYTES = 1 << 20
@@ -90,7 +91,8 @@ def write_pairs(
                 "the image as JPEG or PNG first"
             )
     with atomic_write(path) as file:
-        pickle.dump((list(images), [bool(same) for same in issame]), file, protocol=2)
+        for part in pickled_parts(images, [bool(same) for same in issame]):
+            file.write(part)
 
 
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:
@@ -111,7 +113,8 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
         function), or does not hold a verification set.
     """
     try:
-        data = Path(path).read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise PairsError(

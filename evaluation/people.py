@@ -13,6 +13,7 @@ import numpy as np
 from atomic_write import atomic_write
 from evaluation.distinct import find_distinct
 from evaluation.pairs import Pairs, PairsError, name_image
+from regular_file import open_regular
 
 MAX_LINE_BYTES = 1024
 
@@ -81,13 +82,7 @@ def read_people(path: Path, issame: np.ndarray) -> np.ndarray:
         If the file cannot be read, if the number of lines is not 2 P, if a line is empty, or if
         the two lines of a pair contradict ``issame``.
     """
-    names = _read_lines(path, 2 * len(issame))
-    for index, name in enumerate(names):
-        if not name:
-            raise PairsError(
-                f"{path}: line {index + 1}: must name the person of {name_image(index)}, got an "
-                "empty line; write one name per image"
-            )
+    names = read_names(path, 2 * len(issame), "person")
     found: dict[str, int] = {}
     numbers = np.array([found.setdefault(name, len(found)) for name in names])
     wrong = np.flatnonzero((numbers[0::2] == numbers[1::2]) != issame)
@@ -102,11 +97,34 @@ def read_people(path: Path, issame: np.ndarray) -> np.ndarray:
     return numbers
 
 
+def read_names(path: Path, count: int, what: str) -> Sequence[str]:
+    """Read a text file with a name for each of ``count`` images; return the names.
+
+    Parameters
+    ----------
+    what
+        Noun for that which the lines name, such as "person".
+
+    Raises
+    ------
+    PairsError
+        If the file cannot be read, has another number of lines, or a line is empty.
+    """
+    names = _read_lines(path, count)
+    for index, name in enumerate(names):
+        if not name:
+            raise PairsError(
+                f"{path}: line {index + 1}: must name the {what} of {name_image(index)}, got an "
+                "empty line; write one name per image"
+            )
+    return names
+
+
 def _read_lines(path: Path, count: int) -> Sequence[str]:
     """Read a text file of ``count`` lines; return the lines without surrounding white space."""
     limit = MAX_LINE_BYTES * count
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(limit + 1)
         text = data.decode("utf-8-sig")
     except OSError as error:

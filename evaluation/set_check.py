@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from evaluation.image_header import is_whole, read_size
 from evaluation.pairs import Image, Pairs, PairsError, decode_image, name_image, require_size
 from evaluation.verification import FOLDS
+from image_headers import decoded_size, is_whole
 
 
 def check_sets(sets: Mapping[str, Pairs], image_size: tuple[int, int], nfolds: int = FOLDS) -> None:
@@ -63,7 +63,7 @@ def _check_image(image: Image, image_size: tuple[int, int], where: str) -> None:
         require_size((image.shape[0], image.shape[1]), image_size, where)
         return
     encoded = image if isinstance(image, bytes) else image.tobytes()
-    size = read_size(encoded)
+    size = decoded_size(encoded)
     if size is None:
         decode_image(image, image_size, where)
     else:

@@ -16,10 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.roc_curve import area_under_curve, compute_roc_curve, equal_error_rate
+
 # Squared distances 0, 0.01, ..., 3.99.  np.arange gives the thresholds of InsightFace bit for bit;
 # np.linspace would not.
 THRESHOLDS = np.arange(0, 4, 0.01)
 FOLDS = 10
+MIN_FALSE_ACCEPTS = 10
+"""Smallest number of false accepts that the true accept rate at a false accept rate is based on."""
 
 
 def verify(
@@ -55,7 +59,8 @@ def verify(
     A dict: `accuracy` and `accuracy_std`, mean and standard deviation over the folds;
     `best_threshold`, the mean of the folds' thresholds, a squared distance from 0 to 4;
     `tar_at_far_<far>` for each rate in `fars`, the true accept rate that `tar_at_far` returns, or
-    None; `xnorm`, the mean of `norms` or None; `pairs`, the number of pairs.
+    None; `eer` and `auc`, the equal error rate and the area under the ROC curve, or None if all
+    pairs are of one kind; `xnorm`, the mean of `norms` or None; `pairs`, the number of pairs.
 
     Raises
     ------
@@ -83,6 +88,10 @@ def verify(
     }
     for far in fars:
         result[f"tar_at_far_{format_far(far)}"] = tar_at_far(distances, issame, far)
+    result["eer"] = result["auc"] = None
+    if issame.any() and not issame.all():
+        curve = compute_roc_curve(-distances, issame)
+        result["eer"], result["auc"] = equal_error_rate(curve), area_under_curve(curve)
     result["xnorm"] = None if norms is None else float(np.mean(norms, dtype=np.float64))
     result["pairs"] = len(issame)
     return result
@@ -157,6 +166,27 @@ def fold_accuracies(
     return correct[np.arange(nfolds), chosen] / sizes, THRESHOLDS[chosen]
 
 
+def classify_pairs(distances: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS) -> np.ndarray:
+    """Classify P pairs with the thresholds of `fold_accuracies`; return True where correct, (P,).
+
+    Inputs
+    ------
+    distances (P,) float, issame (P,) bool.
+    """
+    _, thresholds = fold_accuracies(distances, issame, nfolds)
+    # array_split puts the larger folds first, as fold_accuracies does.
+    folds = np.array_split(np.arange(len(issame)), nfolds)
+    limit = np.concatenate([np.full(len(f), t) for f, t in zip(folds, thresholds, strict=True)])
+    return (distances < limit) == issame
+
+
+def best_threshold(distances: np.ndarray, issame: np.ndarray) -> float:
+    """Return the smallest of THRESHOLDS that classifies most of P pairs correctly."""
+    first = np.searchsorted(THRESHOLDS, distances, side="right")
+    gains = np.bincount(first, np.where(issame, 1, -1), len(THRESHOLDS) + 1)[:-1]
+    return float(THRESHOLDS[np.argmax(np.cumsum(gains))])
+
+
 def cosine_threshold(distance: float) -> float:
     """Return the cosine of two unit vectors with this squared Euclidean distance."""
     return 1 - distance / 2
@@ -167,7 +197,8 @@ def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float |
 
     The threshold is not one of THRESHOLDS: it is the largest observed distance at which the false
     accept rate is at most `far`.  The result is None if there are no same-person pairs, or fewer
-    than 10 / far different-person pairs, because the rate would then depend on very few pairs.
+    than MIN_FALSE_ACCEPTS / far different-person pairs, because the rate would then depend on very
+    few pairs.
 
     Inputs
     ------
@@ -178,8 +209,8 @@ def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float |
             f"verify: a false accept rate must be above 0 and at most 1, got {far}; try 1e-3"
         )
     positives, negatives = distances[issame], np.sort(distances[~issame])
-    # The factor tolerates rounding: 10 / far may be slightly above an exact integer.
-    if not len(positives) or len(negatives) * (1 + 1e-9) < 10 / far:
+    # The factor tolerates rounding: MIN_FALSE_ACCEPTS / far may be slightly above an integer.
+    if not len(positives) or len(negatives) * (1 + 1e-9) < MIN_FALSE_ACCEPTS / far:
         return None
     allowed = int(far * len(negatives)) + 1
     while allowed / len(negatives) > far:

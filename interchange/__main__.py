@@ -18,6 +18,7 @@ from evaluation.image_files import find_images, read_images
 from interchange.export import FORMATS, Provenance, export_model
 from interchange.model import InterchangeError, StoredModel
 from interchange.open_model import ACCEPTED, open_model
+from launch.config.command_errors import run_command
 from launch.config.paths import expand_home
 from launch.environment.provenance import VersionAction, commit
 
@@ -30,12 +31,8 @@ MAX_CALIBRATION_IMAGES = 4096
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return exit code 0, or 2 after an error message on stderr."""
     options = build_parser().parse_args(arguments)
-    try:
-        {"import": run_import, "export": run_export}[options.command](options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    command = {"import": run_import, "export": run_export}[options.command]
+    return run_command(lambda: command(options))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -68,7 +68,7 @@ def load_with(data: bytes | mmap.mmap, dialect: Dialect, start: int = 0) -> tupl
         If the pickle is truncated or malformed, or the dialect refuses a part of it.
     """
     if not len(data):
-        raise PlainPickleError("the file is empty, got 0 bytes")
+        raise PlainPickleError("is empty, got 0 bytes")
     machine = _Machine(data, dialect, start)
     try:
         return machine.run(), machine.stream.tell()

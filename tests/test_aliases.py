@@ -8,7 +8,7 @@ from typing import get_type_hints
 from aliases import ALIASES
 from heads import HEADS
 from launch.config.configuration import Choice, Config
-from launch.config.sections import section_settings
+from launch.config.section_settings import section_settings
 from nets import NETS
 from ranges import settings
 

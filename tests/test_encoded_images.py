@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ops
-from encoded_images import decode, has_end, may_turn, upright
+from encoded_images import decode, decode_upright, has_end, may_turn, upright
 
 
 def test_a_truncated_jpeg_has_no_end(make_face):
@@ -145,6 +145,44 @@ def test_exif_in_a_png_is_ignored():
     turned = png[:33] + chunk + png[33:]
     assert (decode(np.frombuffer(turned, np.uint8)) == pixels).all()
     assert compare_twins([turned]) == [False]
+
+
+def webp(pixels, *chunks):
+    """Return a lossless WebP with further chunks (name, content) before and after its pixels."""
+
+    def chunk(name, content):
+        return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+
+    plain = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
+    height, width = pixels.shape[:2]
+    size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    head = chunk(b"VP8X", b"\x08\0\0\0" + size)
+    body = b"WEBP" + head + plain[12:] + b"".join(chunk(*given) for given in chunks)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+@pytest.mark.parametrize("order", "<>")
+def test_a_webp_is_turned_as_a_png_with_the_same_orientation(order, prefix):
+    pixels = np.random.default_rng(5).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    png = cv2.imencode(".png", pixels)[1].tobytes()
+    for orientation in range(10):
+        content = tiff(order, (ORIENTATION, 3, orientation))
+        body = b"eXIf" + content
+        chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        expected = decode_upright(np.frombuffer(png[:33] + chunk + png[33:], np.uint8))
+        found = webp(pixels, (b"ABCD", b"odd"), (b"EXIF", prefix + content))
+        assert np.array_equal(decode_upright(np.frombuffer(found, np.uint8)), expected)
+
+
+@pytest.mark.parametrize("chunk", [(b"EXIF", b""), (b"EXIF", b"MM"), (b"ABCD", b"no Exif data")])
+def test_a_webp_with_damaged_exif_keeps_its_pixels(chunk):
+    pixels = np.random.default_rng(5).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    image = webp(pixels, chunk)
+    for cut in (0, 1, 3, 9):
+        data = np.frombuffer(image[: len(image) - cut], np.uint8)
+        found = decode_upright(data)
+        assert found is None or np.array_equal(found, pixels)
 
 
 def test_damaged_exif_that_opencv_applies_is_found(plain):

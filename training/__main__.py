@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from launch.config.command_errors import run_command
 from launch.config.paths import home_path
 from launch.environment.provenance import VersionAction
 from training.checkpoint import open_checkpoint
@@ -21,12 +22,7 @@ from training.shard_files import shard_name
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return exit code 0, or 2 after an error message on stderr."""
     options = build_parser().parse_args(arguments)
-    try:
-        run_shards(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: run_shards(options))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -31,6 +31,13 @@ class History:
     """Bad images that other images replaced: problem by number of the image.  The numbers are
     strings because they are keys in a JSON file."""
 
+    best_value: float | None = None
+    """Best value of the metric ``eval.best`` so far; None before the first verification."""
+    best_step: int = 0
+    """Step of ``best_value``."""
+    verified_step: int = 0
+    """Step of the last verification, if the run has a metric ``eval.best``."""
+
     def add_losses(self, first: float, mean: float, margins: tuple[float, float]) -> None:
         """Record the losses of a log interval.
 

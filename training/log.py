@@ -23,16 +23,19 @@ class RunLog:
     step
         Step that the run resumes from, 0 for a new run.  The lines of metrics.jsonl about later
         steps are removed.
+    verifies_first
+        Whether the run verifies the net of ``step`` before its first step; the lines of
+        metrics.jsonl about the verification of this step are then removed too.
     """
 
-    def __init__(self, folder: Path | None, step: int = 0):
+    def __init__(self, folder: Path | None, step: int = 0, verifies_first: bool = False):
         self.folder = self._folder = folder
         self.notices: list[str] = []
         """Lines that were passed to ``notice``."""
         if folder is None:
             return
         self._path = folder / "metrics.jsonl"
-        _remove_lines_after(self._path, step)
+        _remove_lines_after(self._path, step, verifies_first)
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _Board(folder / "tensorboard", step)
 
@@ -160,8 +163,10 @@ def closing_line(
     return "  ".join(parts)
 
 
-def _remove_lines_after(path: Path, step: int) -> None:
+def _remove_lines_after(path: Path, step: int, verifies_first: bool) -> None:
     """Remove the lines of metrics.jsonl after ``step``: a resumed run logs those steps again.
+
+    ``verifies_first`` states whether the run also logs the verification of ``step`` again.
 
     A damaged last line, which a kill may have truncated, is removed too.  Damaged lines before the
     last line stay.
@@ -172,7 +177,10 @@ def _remove_lines_after(path: Path, step: int) -> None:
     kept = []
     for number, line in enumerate(lines, 1):
         try:
-            keep = json.loads(line)["step"] <= step
+            values = json.loads(line)
+            keep = values["step"] <= step
+            if verifies_first and values["step"] == step:
+                keep = not any(key.startswith("verification/") for key in values)
         except (ValueError, KeyError, TypeError, RecursionError):
             keep = number < len(lines)
         if keep:

@@ -13,13 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 import numpy as np
 
+from training.cadence import Cadence, is_due
 from training.clock import DeviceClock
 from training.consensus import Consensus, Kind, Trouble
 from training.faults import TrainingError, one_line
@@ -32,23 +32,12 @@ from training.step import Model, all_finite, measure_accuracy, train_step
 
 if TYPE_CHECKING:
     from launch.ranks.comm import Comm
+    from training.best_checkpoint import BestCheckpoint
 
 STATISTICS_SUFFIXES = ("running_mean", "running_var", "moving_mean", "moving_var")
 """Name suffixes of the running statistics of BatchNorm, in our nets and in imported graphs."""
 
 Verify = Callable[[], Mapping[str, Mapping[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Cadence:
-    """Numbers of steps between log lines, checkpoints and verifications.
-
-    With ``verify_every=0`` the run verifies only at its end.
-    """
-
-    log_every: int = 20
-    checkpoint_every: int = 1000
-    verify_every: int = 0
 
 
 class Loop:
@@ -68,6 +57,8 @@ class Loop:
     verify
         Function that scores the net and returns ``{name of the set: result}``.  All ranks call the
         function.  None if there are no verification sets.
+    best
+        Rule that keeps the best checkpoint and may end the run early; None for no rule.
     """
 
     def __init__(
@@ -81,9 +72,10 @@ class Loop:
         save: Callable[[], Any],
         verify: Verify | None,
         cadence: Cadence,
+        best: BestCheckpoint | None = None,
     ):
         self.model, self.loader, self.comm, self.log = model, loader, comm, log
-        self.save, self.verify, self.cadence = save, verify, cadence
+        self.save, self.verify, self.cadence, self.best = save, verify, cadence, best
         self.progress, self.history, self._run = run.progress, run.history, run
         remaining_steps = -(-(run.end_images - run.progress.images) // run.global_batch_size)
         self.end_steps = run.progress.step + remaining_steps
@@ -122,10 +114,20 @@ class Loop:
             After a stop request to any rank.  All ranks raise it at the same step.
         """
         with self.consensus.listening(), closing(DeviceClock()) as clock:
-            if self.progress.images < self._run.end_images:
+            if self.verify is not None and (self._run.verifies_first or self.is_over):
+                self._verify(self.verify)  # a kill may have prevented this verification
+            if not self.is_over:
                 self._train(clock)
-            elif self.verify is not None:  # a kill prevented the last verification
-                self._verify(self.verify)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has no further step: all images are used, or the best rule ends it."""
+        return self.progress.images >= self._run.end_images or self.stops_early
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the run ends because the verification no longer improves."""
+        return self.best is not None and self.best.is_exhausted
 
     def _train(self, clock: DeviceClock) -> None:
         progress = self.progress
@@ -150,19 +152,18 @@ class Loop:
                 self._checkpoint()
             if verify:
                 self._verify(verify)
+                if self.stops_early and not last:
+                    last = True
+                    if not save:
+                        self._checkpoint()
             self._interval.pause_seconds += time.perf_counter() - pause_start
         self.consensus.exchange()  # raises TrainingError for errors since the last log line
 
     def _due(self, step: int, last: bool) -> tuple[bool, Verify | None, bool]:
-        """Return the actions after a step: (save, verify, log).
-
-        ``save`` and ``log`` state whether to save a checkpoint and to write a log line.  ``verify``
-        is the function that verifies the net, or None.
-        """
-        cadence = self.cadence
-        save = last or _is_due(step, cadence.checkpoint_every)
-        verify = self.verify if last or _is_due(step, cadence.verify_every) else None
-        return save, verify, save or verify is not None or _is_due(step, cadence.log_every)
+        """Return whether to save a checkpoint, the function that verifies, whether to log."""
+        save = self.cadence.saves(step, last)
+        verify = self.verify if self.cadence.verifies(step, last) else None
+        return save, verify, save or verify is not None or is_due(step, self.cadence.log_every)
 
     def _step(self, clock: DeviceClock) -> None:
         """Issue one step on the current batch; wait until at most two steps are in flight."""
@@ -306,6 +307,15 @@ class Loop:
         )
 
     def _checkpoint(self) -> None:
+        """Write the periodic checkpoint of this step."""
+        step = self.progress.step
+        self._save(self.save)
+        self.consensus.saved_step = step
+        # The state of MXNet's random generator cannot be saved.  Every run therefore seeds the
+        # generator after each checkpoint, so that a resumed run draws the same numbers.
+        reseed(self._run.seed, step, self.comm.rank)
+
+    def _save(self, save: Callable[[], Any]) -> None:
         step, blocks, trouble = self.progress.step, (self.model.net, self.model.head), None
         arrays = [p.list_data()[0] for b in blocks for p in b.collect_params().values()]
         if not all_finite(arrays):
@@ -317,14 +327,10 @@ class Loop:
             self.consensus.settle(trouble)
         if trouble is None and (all_write or self.comm.rank == 0):
             try:
-                self.save()
+                save()
             except ValueError as error:
                 trouble = Trouble(Kind.DISK, str(error))
         self.consensus.settle(trouble)
-        self.consensus.saved_step = step
-        # The state of MXNet's random generator cannot be saved.  Every run therefore seeds the
-        # generator after each checkpoint, so that a resumed run draws the same numbers.
-        reseed(self._run.seed, step, self.comm.rank)
 
     def _verify(self, verify: Verify) -> None:
         self.log.say(f"verifying the net of step {self.progress.step}")
@@ -337,7 +343,6 @@ class Loop:
             self.log.say(verification_line(name, result))
             line |= {f"verification/{name}/{k}": v for k, v in result.items()}
         self._write_metrics(line)
-
-
-def _is_due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
+        if self.best is not None and (found := self.best.update(line["step"], self.verification)):
+            self.log.say(found)
+            self._save(self.best.save)

@@ -8,14 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from training.best_checkpoint import FOLDER, keep_only
 from training.faults import Stopped, TrainingError
-from training.log import closing_line
+from training.log import RunLog, closing_line
 
 if TYPE_CHECKING:
     from launch.ranks.comm import Comm
-    from training.log import RunLog
     from training.loop import Loop
     from training.run import Run
+
+
+def open_log(run: Run, rank: int) -> RunLog:
+    """Open the log of a run; only rank 0 writes."""
+    return RunLog(run.folder if rank == 0 else None, run.progress.step, run.verifies_first)
 
 
 def announce(
@@ -70,7 +75,13 @@ def reporting(
     warning = loop.history.warning
     if warning:
         log.notice(warning)
-    if not _finish(log, loop, comm, versions, status="finished"):
+    if loop.best is not None and log.folder is not None:
+        keep_only(log.folder / FOLDER, loop.history.best_step)
+    outcome = {"status": "finished"}
+    if loop.best is not None and loop.stops_early:
+        outcome["reason"] = loop.best.reason
+        log.say(outcome["reason"])
+    if not _finish(log, loop, comm, versions, **outcome):
         return
     values: dict[str, Any] = {
         "final_loss": loop.totals.final_loss,
@@ -105,6 +116,7 @@ def _finish(
                 "data_wait_fraction": totals.data_wait_fraction,
                 "final_loss": totals.final_loss,
                 "verification": loop.verification,
+                **(loop.best.report(log.folder) if loop.best and log.folder else {}),
                 **_skipped_images(loop),
                 "peak_rss_mib": peak_rss_mib,
                 "notices": log.notices,

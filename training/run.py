@@ -61,6 +61,9 @@ class Run:
     """Identifier of the run, which its checkpoints state; a resumed run keeps its identifier."""
     permitted_bad_images: int | None = None
     """Number of images that may be bad; None: the first bad image ends the run."""
+    verifies_first: bool = False
+    """Whether a resumed run verifies before its first step, because its checkpoint was saved before
+    the verification of the same step."""
     notices: tuple[str, ...] = ()
     """Lines to print at the start of the run; empty on ranks other than 0."""
 

@@ -10,8 +10,14 @@ if TYPE_CHECKING:
     from evaluation.pairs import CutOff
 
 
-def choose_device(name: str) -> Any:
-    """Return the MXNet context for the device "auto", "cpu" or "gpu"."""
+def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> Any:
+    """Return the MXNet context for the device "auto", "cpu" or "gpu".
+
+    Parameters
+    ----------
+    local_rank, local_size
+        Index of this rank on its host, and number of ranks on this host.
+    """
     import mxnet as mx
 
     from launch.environment import gpu
@@ -19,10 +25,10 @@ def choose_device(name: str) -> Any:
     gpus = mx.context.num_gpus() if name != "cpu" else 0
     if name == "gpu" and not gpus:
         raise ValueError("--device: MXNet finds no usable GPU, got gpu; use --device cpu")
-    on_gpu, notice = gpu.choose_device(name, gpus, 0, 1)
-    if notice:
+    on_gpu, notice = gpu.choose_device(name, gpus, local_rank, local_size)
+    if notice and not local_rank:
         print(f"evaluation: {notice}", file=sys.stderr)
-    return mx.gpu(0) if on_gpu else mx.cpu()
+    return mx.gpu(local_rank) if on_gpu else mx.cpu()
 
 
 def find_cut_off_check() -> CutOff | None:

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from interchange.model import StoredModel
 
 
-def read_model(path: str) -> StoredModel:
-    """Read the model of a file or folder; print each of its notices on stderr."""
+def read_model(path: str, quiet: bool = False) -> StoredModel:
+    """Read the model of a file or folder; print each of its notices on stderr unless ``quiet``."""
     from interchange.open_model import open_model
 
     model = open_model(path)
-    for notice in model.notices:
+    for notice in () if quiet else model.notices:
         print(f"evaluation: {notice}", file=sys.stderr)
     return model
 

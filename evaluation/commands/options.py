@@ -42,8 +42,8 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     )
 
 
-def add_set_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options ``--sets`` and ``--json``."""
+def add_sets(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--sets``."""
     parser.add_argument(
         "--sets",
         required=True,
@@ -52,6 +52,11 @@ def add_set_options(parser: argparse.ArgumentParser) -> None:
         metavar="BIN",
         help="verification sets: .bin files, or folders of .bin files",
     )
+
+
+def add_set_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options ``--sets`` and ``--json``."""
+    add_sets(parser)
     parser.add_argument(
         "--json",
         type=expand_home,

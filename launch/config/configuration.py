@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from launch.config.duration import Duration
-from launch.config.sections import (
+from launch.config.section_settings import section_settings
+from launch.config.sections import (  # noqa: TC001  get_type_hints(Config) reads these names
     DataConfig,
     EvalConfig,
     OptimConfig,
     RunConfig,
     TrainConfig,
-    section_settings,
 )
 from launch.config.values import name_hint, read_value
 from ranges import Builders, cross_problems, refusal, settings, shown

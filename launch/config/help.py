@@ -11,7 +11,7 @@ import yaml
 
 from launch.config.configuration import Choice, Config, ConfigError, to_plain
 from launch.config.docstrings import docstring_parts, field_docs, parameter_docs, summary
-from launch.config.sections import section_settings
+from launch.config.section_settings import section_settings
 from launch.config.values import name_hint
 from launch.config.yaml_files import CONFIGS, config_names
 from ranges import Builders, Setting, settings

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from launch.config.configuration import GRAPH_NET, Choice, Config, to_plain
 from launch.config.docstrings import field_docs, parameter_docs, summary
 from launch.config.duration import PATTERN, Duration
-from launch.config.sections import section_settings
+from launch.config.section_settings import section_settings
 from ranges import Builders, Setting, settings
 
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}

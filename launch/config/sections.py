@@ -8,16 +8,15 @@ docstrings of the fields.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Literal
 
 from launch.config import bounds
 from launch.config.default_data import WAYS
 from launch.config.duration import NO_DURATION, Duration
-from ranges import Setting, Within, above, at_least, setting
+from ranges import Within, above, at_least
 
 DALI_DECODERS = ("cpu", "mixed", "mixed_cuda", "mixed_hardware", "mixed_gpu_huffman")
 """Values of ``data.decode`` with which DALI decodes all images."""
@@ -338,13 +337,9 @@ class EvalConfig:
     """Number of steps between two verifications. 0: verify at the end only."""
     batch_size: bounds.BatchSize = 64
     """Number of images per forward pass of the verification."""
-
-
-def section_settings(section: type) -> dict[str, Setting]:
-    """Return the settings (type, range, default) that a section declares, by key."""
-    hints = get_type_hints(section, include_extras=True)
-    defaults: Any = section()
-    return {
-        f.name: setting(f.name, hints[f.name], getattr(defaults, f.name))
-        for f in dataclasses.fields(section)
-    }
+    best: str = ""
+    """Metric of which the folder best keeps the best checkpoint: SET/METRIC, or METRIC for the mean
+    over all sets.  METRIC is accuracy, auc, eer or tar_at_far_1e-3.  Empty: no best checkpoint."""
+    patience: bounds.Count = 0
+    """Number of verifications without a better value of eval.best after which the run ends.  0: the
+    run never ends early."""

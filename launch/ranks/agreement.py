@@ -30,25 +30,29 @@ class Refused(Leaving):
     exit_code = 2
 
 
-def exit_together(comm: Comm, work: Callable[[], None]) -> int:
+def exit_together(
+    comm: Comm, work: Callable[[], None], report: Callable[[str], None] | None = None
+) -> int:
     """Call ``work``, disconnect from the other ranks and return the exit code.
 
     The exit code is 0 if ``work`` returns.  If ``work`` raises `Leaving`, rank 0 prints the message
     of the exception, and the exit code is that of the exception.  If the connection to another rank
-    is lost, one of the remaining ranks names the missing rank, and the exit code is 1.
+    is lost, one of the remaining ranks names the missing rank, and the exit code is 1.  ``report``
+    prints an error message; None: `print_error`.
     """
+    report = report or print_error
     code = 0
     try:
         work()
     except Leaving as leaving:
         code = leaving.exit_code
         if comm.rank == 0:
-            print_error(str(leaving))
+            report(str(leaving))
     except RuntimeError as error:
         if not comm.has_lost(error):
             raise
         # Horovod: no collective works any more, so the ranks agree without Horovod.
-        comm.name_lost_ranks(print_error)
+        comm.name_lost_ranks(report)
         return 1
     # Horovod: the launcher kills all ranks when one exits with an error.  All ranks therefore wait
     # here until rank 0 has printed its message.
@@ -57,13 +61,16 @@ def exit_together(comm: Comm, work: Callable[[], None]) -> int:
     return code
 
 
-def exit_alone(error: NoConnection) -> int:
-    """Print why this rank cannot connect to the other ranks; return the exit code."""
+def exit_alone(error: NoConnection, report: Callable[[str], None] | None = None) -> int:
+    """Print why this rank cannot connect to the other ranks; return the exit code.
+
+    ``report`` prints an error message; None: `print_error`.
+    """
     # Horovod: the launcher kills all ranks when one exits with an error, so the other ranks wait
     # until local rank 0 has printed.  Local rank 0 prints on every host, because the error may
     # concern one host only.
     if int(os.environ.get("HOROVOD_LOCAL_RANK", "0")) == 0:
-        print_error(str(error))
+        (report or print_error)(str(error))
     else:
         time.sleep(MESSAGE_WAIT_S)
     return Refused.exit_code

@@ -18,6 +18,7 @@ from pipeline.records.mapped import RecordError
 from pipeline.records.reader import RecordReader
 from pipeline.records.record_set import ImageError
 from pipeline.records.recordio import quote_line
+from regular_file import open_regular
 
 if TYPE_CHECKING:
     from pipeline.records.record_set import RecordSet
@@ -47,7 +48,7 @@ def read_property(path: Path) -> Property:
     ``Property``.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             text = file.read(_READ_BYTES)
     except FileNotFoundError:
         return Property()

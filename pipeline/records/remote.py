@@ -291,6 +291,9 @@ def _stored_versions(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _pieces(remote: RemoteSet, file: RemoteFile, start: int) -> Iterator[bytes]:
     """Yield the bytes of a remote file from ``start`` on; several requests run at a time."""
+    if not file.has_parts:
+        yield from remote.stream(file, start, PIECE_BYTES)
+        return
     starts = range(start, file.size, PIECE_BYTES)
     with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
         for first in range(0, len(starts), PARALLEL_REQUESTS):

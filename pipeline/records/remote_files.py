@@ -7,7 +7,7 @@ import base64
 import hashlib
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,15 @@ INSTALL = "python -m pip install --require-hashes -r requirements/remote.txt"
 """Command that installs fsspec."""
 # Keys of fsspec's file information whose values change when the file changes, best first.
 _HASH_KEYS = ("etag", "ETag", "md5Hash", "md5", "content_md5", "checksum", "crc32c")
-_TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
+_TIME_KEYS = (
+    "mtime",
+    "LastModified",
+    "Last-Modified",
+    "last_modified",
+    "updated",
+    "modified",
+    "created",
+)
 _VERSION_KEYS = (*_HASH_KEYS, "generation", "version_id", *_TIME_KEYS)
 _PIECE_BYTES = 1 << 20
 _MAX_SHOWN_CHARACTERS = 300
@@ -41,6 +49,8 @@ class RemoteFile:
     """Text that changes if the file changes."""
     md5: str
     """MD5 in base64 as Google's storage states it; "" if unknown."""
+    has_parts: bool = True
+    """Whether the file system answers requests for parts of the file."""
 
     def has_md5(self, path: Path) -> bool:
         """Return whether a local file has the MD5 of this file; True if the MD5 is unknown."""
@@ -79,8 +89,9 @@ class RemoteSet:
         try:
             self._fs, self._path = fsspec.core.url_to_fs(url)
         except ImportError as error:
-            found = re.match(r"Install (\S+)", str(error))
-            package = found[1].strip(",.;") if found else "the package that the message names"
+            found = re.search(r"[Ii]nstall ([\w.-]*\w)", str(error))
+            quoted = re.findall(r'"([\w.-]+)"', str(error))
+            package = found[1] if found else " ".join(quoted) or "the package that it names"
             raise RecordError(
                 f"{self._shown}: the file system needs another package, got: {_text(error)}; "
                 f"install it: python -m pip install {package}"
@@ -138,6 +149,24 @@ class RemoteSet:
             )
         return piece
 
+    def stream(self, file: RemoteFile, start: int, piece_bytes: int) -> Iterator[bytes]:
+        """Yield the bytes of a file from ``start`` on, for a server that sends whole files only.
+
+        The pieces have at most ``piece_bytes`` bytes.  The bytes before ``start`` are also
+        transferred.
+
+        Raises
+        ------
+        Unreachable
+            If the file system answers with an error.
+        """
+        with self._ask(lambda: self._fs.open(file.path, "rb", block_size=0)) as source:
+            at = 0
+            while piece := self._ask(lambda: bytes(source.read(piece_bytes))):
+                at += len(piece)
+                if at > start:
+                    yield piece[max(0, len(piece) - (at - start)) :]
+
     def _find_rec(self) -> str:
         if self._path.endswith(".rec"):
             return self._path
@@ -173,7 +202,10 @@ class RemoteSet:
                 "set by hand"
             )
         version = next((f"{key}={info[key]}" for key in _VERSION_KEYS if info.get(key)), "unknown")
-        return RemoteFile(name, path, size, version, str(info.get("md5Hash") or ""))
+        is_http = {"http", "https"} & set(self._fs.protocol)
+        # A server that ignores the range of a request would send the whole file for each piece.
+        has_parts = bool(info.get("partial")) if is_http else True
+        return RemoteFile(name, path, size, version, str(info.get("md5Hash") or ""), has_parts)
 
     def _ask(self, question: Callable[[], T]) -> T:
         """Call the file system; turn its errors into Unreachable, except FileNotFoundError."""

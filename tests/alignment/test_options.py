@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
-from alignment.aligner import FaceAligner, FaceRules
+from alignment.aligner import FaceRules
+from alignment.detector import DetectorChoice
+from alignment.landmark_files import Landmarks
 from alignment.options import (
     add_alignment_options,
-    open_aligner,
+    chosen_detector,
+    open_source,
     read_rules,
     refuse_options_without,
 )
@@ -37,6 +41,11 @@ def test_the_options_set_the_rules():
         ("--min-score 1.1", "--min-score: must be from 0 to 1, got 1.1"),
         ("--min-sharpness -2", "--min-sharpness: must be 0 or more, got -2.0"),
         ("--detector mtcn", "--detector: must be the name of a detector, got 'mtcn'; did you mean"),
+        (
+            "--detector yunet",
+            "--detector: yunet needs the file of its weights, got no --detector-w",
+        ),
+        ("--detector-weights w", "--detector-weights: applies only together with --detector yunet"),
         ("--detector mtcnn --landmarks x", "--detector: the points come from a file or from a det"),
     ],
 )
@@ -46,7 +55,10 @@ def test_wrong_values_are_one_sentence(words, problem):
     assert str(error.value).startswith(problem)
 
 
-@pytest.mark.parametrize("words", ["--landmarks x", "--detector mtcnn", "--min-face 3", "--centre"])
+@pytest.mark.parametrize(
+    "words",
+    ["--landmarks x", "--detector mtcnn", "--min-face 3", "--centre", "--detector-weights w"],
+)
 def test_options_without_their_switch_are_refused(words):
     option = words.split()[0]
     with pytest.raises(ValueError, match=f"{option}: applies only together with --align"):
@@ -54,8 +66,13 @@ def test_options_without_their_switch_are_refused(words):
     refuse_options_without("--align", parse())
 
 
-def test_an_aligner_takes_its_points_from_the_file(tmp_path):
+def test_the_points_come_from_the_file_if_there_is_one(tmp_path):
     file = tmp_path / "points.txt"
     file.write_text("a.jpg 1 2 3 4 5 6 7 8 9 10\n")
-    aligner = open_aligner(parse("--landmarks", str(file)), (112, 96))
-    assert isinstance(aligner, FaceAligner) and aligner.image_size == (112, 96)
+    assert isinstance(open_source(parse("--landmarks", str(file))), Landmarks)
+
+
+def test_the_detector_is_mtcnn_unless_another_one_is_named():
+    assert chosen_detector(parse()) == DetectorChoice("mtcnn", None)
+    words = parse("--detector", "yunet", "--detector-weights", "~/w.onnx")
+    assert chosen_detector(words) == DetectorChoice("yunet", Path.home() / "w.onnx")

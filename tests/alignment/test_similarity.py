@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from alignment.similarity import fit_similarity, map_points, scale_of, warp
+from alignment.similarity import MAX_WARP_SIDE, fit_similarity, map_points, scale_of, warp
 from alignment.template import target_points
 
 
@@ -86,3 +86,29 @@ def test_a_warp_is_black_outside_the_photograph():
     assert not moved[:, :29].any() and (moved[:, 31:] == 255).all()
     assert np.array_equal(warp(white, np.eye(2, 3), (50, 50)), white)
     assert cv2.countNonZero(moved[..., 0]) > 0
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.6, 2.0])
+def test_a_side_that_opencv_cannot_warp_changes_no_pixel(turn):
+    generator = np.random.default_rng(3)
+    small = generator.integers(0, 256, (90, 400, 3), dtype=np.uint8)
+    wide = np.zeros((90, MAX_WARP_SIDE + 3000, 3), np.uint8)
+    left = 30_000
+    wide[:, left : left + 400] = small
+    cosine, sine = 1.3 * np.cos(turn), 1.3 * np.sin(turn)
+    linear = np.array([[cosine, -sine], [sine, cosine]])
+    centre = np.array([200.0, 45.0])
+    matrix = np.column_stack([linear, np.array([24.0, 32.0]) - linear @ centre])
+    moved = np.column_stack([linear, matrix[:, 2] - linear @ np.array([left, 0])])
+    found, expected = warp(wide, moved, (64, 48)), warp(small, matrix, (64, 48))
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert np.abs(warp(wide.swapaxes(0, 1), moved[:, [1, 0, 2]], (64, 48)) - found).max() == 0
+
+
+def test_a_part_that_is_too_long_is_shrunk_and_a_part_outside_is_black():
+    wide = np.zeros((4, 2 * MAX_WARP_SIDE, 3), np.uint8)
+    wide[:, MAX_WARP_SIDE:] = 200
+    scale = 100 / wide.shape[1]
+    found = warp(wide, np.array([[scale, 0, 0], [0, scale, 4]]), (8, 100))
+    assert found[4, :48].max() == 0 and (found[4, 53:98] > 0).all()
+    assert not warp(wide, np.array([[1.0, 0, 500], [0, 1, 0]]), (8, 100)).any()

@@ -64,7 +64,10 @@ def test_a_saved_run_resumes_at_its_position(begin):
     state = open_checkpoint(run.folder).state
     assert state == {
         "progress": {"step": 3, "images": 12, "epoch": 0, "consumed": 12},
-        "history": {"margin": None, "first_loss": 0.0, "last_loss": 0.0, "skipped": {}},
+        "history": {
+            **{"margin": None, "first_loss": 0.0, "last_loss": 0.0, "skipped": {}},
+            **{"best_value": None, "best_step": 0, "verified_step": 0},
+        },
         "epoch_images": 4000,
         "end_images": 24,
         "step_images": 4,
@@ -106,9 +109,8 @@ def test_older_checkpoints_are_deleted(begin):
 def test_only_rank_0_writes_to_the_disk(begin, tmp_path):
     class Second(Comm):
         def gather_json(self, value):
-            return (
-                [None, value] if value is None else [[str(tmp_path / "runs/small-004"), None, "id"]]
-            )
+            chosen = [str(tmp_path / "runs/small-004"), None, "id", ""]
+            return [None, value] if value is None else [chosen]
 
     _, _, run = begin(comm=Second(1, 2, 1, 2))
     assert run.folder == tmp_path / "runs/small-004" and run.checkpoint is None

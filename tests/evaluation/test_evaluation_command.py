@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from evaluation import __main__ as command
+from evaluation.groups import write_groups
 from evaluation.pairs import write_pairs
+from evaluation.people import write_people
+from evaluation.score_files import read_scores
 from tests.runs import save_run
 
 
@@ -28,25 +31,35 @@ def with_damage(checkpoint, tmp_path) -> Path:
     return folder
 
 
-def test_verify_prints_a_table_and_writes_json(sets, checkpoint, tmp_path, capsys):
-    report = tmp_path / "report.json"
+def test_verify_prints_tables_and_writes_files(sets, checkpoint, tmp_path, capsys):
+    files = {name: tmp_path / f"report.{name}" for name in ("json", "markdown", "latex", "scores")}
     status = command.main(
-        ["verify", "--checkpoint", str(checkpoint), "--sets", str(sets), "--json", str(report)]
-        + ["--batch-size", "5", "--device", "cpu"]
+        ["verify", "--checkpoint", str(checkpoint), "--sets", str(sets), "--device", "cpu"]
+        + ["--batch-size", "5", "--threshold-from", "two", "--far", "0.5"]
+        + [word for name, path in files.items() for word in (f"--{name}", str(path))]
     )
     assert status == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == "set pairs accuracy threshold tar@far 1e-3 xnorm".split()
-    assert [line.split()[:2] for line in lines[1:3]] == [["one", "12"], ["two", "15"]]
-    assert "±" in lines[1]
-    assert lines[3].startswith("threshold: cosine above which")
-    assert lines[4].startswith("-: the set has too few")
-    written = json.loads(report.read_text())
-    distance = written["verification"]["one"]["best_threshold"]
-    assert lines[1].split()[5] == f"{1 - distance / 2:.4f}"
-    assert list(written["verification"]) == ["one", "two"]
-    assert written["verification"]["one"]["tar_at_far_1e-3"] is None
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert lines[0] == "Verification" and lines[1].split()[:3] == ["set", "pairs", "people"]
+    assert [line.split()[:2] for line in lines[2:4]] == [["one", "12"], ["two", "15"]]
+    assert (
+        "-: the set has too few different-person pairs; TAR at FAR needs at least 10 / FAR" in out
+    )
+    written = json.loads(files["json"].read_text())
     assert written["checkpoint"] == str(checkpoint / "checkpoints" / "step-00000007")
+    assert list(written["verification"]) == ["one", "two"]
+    one, two = written["verification"].values()
+    assert lines[2].split()[8] == f"{100 * one['no_flip']['accuracy']:.2f}"
+    assert f" {1 - one['best_threshold'] / 2:.4f} " in lines[2]
+    assert one["roc"][0]["tar"] is None and one["roc"][0]["negatives"] == 6
+    assert two["at_thresholds_of"]["set"] == "two"
+    assert list(one["at_thresholds_of"]["errors"]) == ["best accuracy"]
+    assert "Errors at the thresholds that two fixes" in files["markdown"].read_text()
+    assert files["latex"].read_text().count(r"\begin{tabular}") == 3
+    scores = read_scores(files["scores"])
+    assert {name: len(found.cosines) for name, found in scores.items()} == {"one": 12, "two": 15}
+    assert scores["one"].issame.sum() == 6
 
 
 def test_a_damaged_checkpoint_is_refused(sets, with_damage, capsys):
@@ -71,6 +84,9 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_notice(sets, with_damage,
         ({"--sets": "nowhere.bin"}, "nowhere.bin: must be a file or a folder"),
         ({"--batch-size": "0"}, "--batch-size: must be at least 1"),
         ({"--json": "nowhere/report.json"}, "--json: the folder of the file does not exist"),
+        ({"--scores": "nowhere/a.npz"}, "--scores: the folder of the file does not exist"),
+        ({"--threshold-from": "lfw"}, "--threshold-from: must be the name of a set, got 'lfw'; "),
+        ({"--far": "2"}, "--far: each rate must be above 0 and below 1, got 2.0"),
     ],
 )
 def test_usage_errors_are_one_sentence(sets, checkpoint, capsys, change, problem):
@@ -134,7 +150,22 @@ def test_the_image_size_of_the_checkpoint_is_used(tmp_path, capsys):
     write_pairs(tmp_path / "tall.bin", images, [i % 2 == 0 for i in range(10)])
     arguments = ["--checkpoint", str(tmp_path / "run"), "--sets", str(tmp_path / "tall.bin")]
     assert command.main(["verify", *arguments, "--device", "cpu"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["tall", "10"]
+    assert capsys.readouterr().out.splitlines()[2].split()[:2] == ["tall", "10"]
+
+
+def test_groups_are_reported_and_people_in_two_groups_are_named(sets, checkpoint, capsys):
+    people = [f"p{i // 2}" if i % 4 < 2 else f"q{i}" for i in range(24)]
+    write_people(sets / "one.bin", people)
+    write_groups(sets / "one.bin", ["Asian" if i < 13 else "Indian" for i in range(24)])
+    arguments = ["--checkpoint", str(checkpoint), "--sets", str(sets / "one.bin")]
+    assert command.main(["verify", *arguments, "--device", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    assert "one: pairs within a group at the threshold" in out
+    assert "one: FMR [%] between groups at the threshold" in out and "over all images" in out
+    assert err == (
+        "evaluation: one: p6 is in several groups, got Asian, Indian; each image counts in its "
+        "own group\n"
+    )
 
 
 @pytest.mark.parametrize("verb", ["verify", "compare"])

@@ -91,6 +91,8 @@ def test_result_keys_are_those_of_summary_json():
         "best_threshold",
         "tar_at_far_1e-3",
         "tar_at_far_2.5e-4",
+        "eer",
+        "auc",
         "xnorm",
         "pairs",
     }

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train several times in the same ranks, so that they import MXNet once:  several.py FILE
 
-FILE holds a JSON list of the argument lists of run_train.py.  Each rank prints ``START`` on both
-output streams before every training and ``END`` with the exit code after it.  A training after
-another one has other random names of its blocks, but the same weights and losses.
+FILE holds a JSON list of the argument lists of run_train.py, or of ``python -m evaluation`` if the
+first argument is "verify".  Each rank prints ``START`` on both output streams before every training
+and ``END`` with the exit code after it.  A training after another one has other random names of its
+blocks, but the same weights and losses.
 
 The argument ``--crash-after=N`` ends a training after N steps with exit code ``CRASHED``, without a
 checkpoint of step N.  A later training can resume that run.  tests/parallel/kills.py kills the
@@ -22,6 +23,8 @@ from typing import Any
 import pytest
 
 import run_train
+from evaluation import __main__ as evaluation
+from launch import ranks
 from launch.ranks.comm import connect
 from tests.parallel.ranks import CRASH_AFTER, CRASHED, END, START
 from training import loop
@@ -57,15 +60,16 @@ def train(arguments: list[str]) -> int:
 
 
 def main(argument_lists: list[list[str]]) -> int:
-    """Call run_train.py with each of the argument lists; return 0."""
+    """Call the programs with each of the argument lists; return 0."""
     comm = connect()
     run_train.connect = lambda: comm
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(comm), "close", lambda comm: None)  # between the trainings
+        patch.setattr(ranks.comm, "connect", lambda: comm)
         for arguments in argument_lists:
             for stream in (sys.stdout, sys.stderr):
                 print(START, file=stream, flush=True)
-            code = train(arguments)
+            code = evaluation.main(arguments) if arguments[0] == "verify" else train(arguments)
             print(END, code, flush=True)
             comm.gather_json("printed")
     comm.close()

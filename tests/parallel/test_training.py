@@ -13,6 +13,7 @@ import mxnet as mx
 import pytest
 import yaml
 
+from evaluation import __main__ as evaluation
 from evaluation.pairs import write_pairs
 from tests.conftest import face
 from tests.parallel.ranks import HERE, ROOT, read_metrics, run, run_several, training, write_cfg
@@ -26,14 +27,14 @@ SUMMARY = {
 }
 VERIFICATION = {
     *("accuracy", "accuracy_std", "tar_at_far_1e-3", "xnorm", "pairs"),
-    "best_threshold",
+    *("best_threshold", "eer", "auc"),
 }
 LINE = {"step", "epoch", "loss", "lr", "images_per_second", "data_wait_fraction"}
 
 
 def check_summary(folder: Path, **expected: object) -> dict:
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary) == SUMMARY
+    assert set(summary) - {"best"} == SUMMARY
     assert {key: summary[key] for key in expected} == expected
     assert summary["images_per_second"] > 0
     assert 0 <= summary["data_wait_fraction"] <= 1
@@ -60,14 +61,21 @@ def on_two_ranks(tiny_records, tmp_path_factory):
             folder / "verified",
             tiny_records,
             train={"max_steps": 10, "checkpoint_every": 3, "keep_checkpoints": 2, "log_every": 2},
-            eval={"sets": [str(tiny_records)], "every_steps": 6},
+            eval={"sets": [str(tiny_records)], "every_steps": 6, "best": "tiny/auc"},
         )
     }
     short = {"max_steps": 3, "checkpoint_every": 3}
     for name in HEADS_WITH_STATISTICS:
         commands[name] = write_cfg(folder / name, tiny_records, head={"name": name}, train=short)
-    results = run_several(2, folder, [training(cfg)[1:] for cfg in commands.values()])
-    return folder, dict(zip(commands, results, strict=True))
+    run = folder / "verified" / "runs" / "tiny-001"
+    verify = ["verify", "--model", run, "--device", "cpu", "--sets", tiny_records]
+    verifications = {
+        "verify": [*verify, "--json", folder / "two.json"],
+        "refused": [*verify, "--threshold-from", "nothing"],
+    }
+    lists = [*(training(cfg)[1:] for cfg in commands.values()), *verifications.values()]
+    results = run_several(2, folder, lists)
+    return folder, dict(zip((*commands, *verifications), results, strict=True))
 
 
 def test_two_ranks_train_verify_and_write_all_files(on_two_ranks):
@@ -172,6 +180,28 @@ def test_three_ranks_train_past_an_epoch_end(make_records, tmp_path):
     folder = tmp_path / "runs" / "tiny-001"
     check_summary(folder, status="finished", steps=10, epochs=2, ranks=3, verification={})
     check_checkpoints(folder, 10)
+
+
+def test_verify_on_two_ranks_has_the_results_of_one_process(on_two_ranks, tiny_records, tmp_path):
+    folder, results = on_two_ranks
+    assert results["verify"].code == 0, results["verify"].everything
+    assert results["verify"].stdout.splitlines().count("Verification") == 1
+    assert results["refused"].code == 2
+    assert results["refused"].stderr.count("error: --threshold-from: must be") == 1
+    run, report = folder / "verified" / "runs" / "tiny-001", tmp_path / "one.json"
+    words = ["verify", "--model", run, "--device", "cpu", "--sets", tiny_records, "--json", report]
+    assert evaluation.main([*map(str, words)]) == 0
+    one, two = (json.loads(path.read_text()) for path in (report, folder / "two.json"))
+    for found, alone in zip(two["verification"].values(), one["verification"].values()):
+        for a, b in ((found, alone), (found["no_flip"], alone["no_flip"])):
+            assert a["accuracy"] == b["accuracy"] and a["xnorm"] == pytest.approx(b["xnorm"])
+
+
+def test_two_ranks_keep_the_best_checkpoint(on_two_ranks):
+    folder = on_two_ranks[0] / "verified" / "runs" / "tiny-001"
+    best = json.loads((folder / "summary.json").read_text())["best"]
+    assert best["metric"] == "tiny/auc" and best["step"] in (6, 10)
+    assert [str(path) for path in (folder / "best").iterdir()] == [best["checkpoint"]]
 
 
 @pytest.mark.parametrize("name", HEADS_WITH_STATISTICS)

@@ -27,6 +27,8 @@ def loop(history=None):
         verification={"tiny": {"accuracy": 0.75, "best_threshold": 1.234}},
         history=history or History(),
         skips_bad_images=history is not None,
+        best=None,
+        stops_early=False,
     )
 
 

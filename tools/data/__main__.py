@@ -8,8 +8,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from launch.config.command_errors import run_command
 from launch.environment.provenance import VersionAction
-from tools.data.printable_text import printable
 
 # Command -> module with HELP, add_options(parser) and run(options) -> exit code.
 COMMANDS: dict[str, str] = {
@@ -33,14 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the command's exit code, or 2 after an error message."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser(given).parse_args(given)
-    try:
-        return int(options.run(options))
-    except (ValueError, OSError) as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: the command was interrupted, got Ctrl-C; repeat the command", file=sys.stderr)
-        return 130
+    return run_command(lambda: options.run(options))
 
 
 def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

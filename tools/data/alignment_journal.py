@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tools.data.printable_text import printable
+from launch.config.printable_text import printable
 
 FILE_NAME = ".alignment.jsonl"
 

@@ -15,9 +15,9 @@ import numpy as np
 from alignment.aligner import STATUSES
 from atomic_write import atomic_write
 from evaluation.image_files import CONTACT_SHEET
+from launch.config.printable_text import printable
 from tools.data.contact_sheet import choose_tiles, draw_contact_sheet
 from tools.data.folder_alignment import UNREADABLE, WRITTEN, Row
-from tools.data.printable_text import printable
 
 LIST = "alignment.csv"
 SHOWN_FILES = 10

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomic_write import atomic_write
+from launch.config.printable_text import printable
+from regular_file import open_regular
 from tools.data.findings import KINDS, MAX_LISTED_FINDINGS
 from tools.data.identity_names import FILE_NAME
 from tools.data.output_folder import check_output, make_output
-from tools.data.printable_text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,7 @@ def _is_own(path: Path) -> bool:
 
 def _is_report(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return f'"program": "{PROGRAM}"'.encode() in file.read(200)
     except OSError:
         return False

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 
-from alignment.aligner import ALIGNED, CENTRE, Alignment, FaceAligner, FaceRules
-from alignment.detector import FaceDetector
+from alignment.aligner import ALIGNED, CENTRE, Alignment
 from atomic_write import atomic_write
 from evaluation.image_files import read_photograph
 from tools.data.decoder_warnings import DecoderWarnings
+from tools.data.image_fitting import encode_jpeg
 from tools.data.photographs import output_names
 from tools.data.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
-    from alignment.landmark_files import Landmarks
+    from alignment.plan import AlignmentPlan
     from tools.data.alignment_journal import AlignmentJournal
 
 UNREADABLE = "unreadable"
@@ -40,8 +40,8 @@ class ImageCoding(NamedTuple):
     """(height, width) in pixels."""
     quality: int
     """JPEG quality, 1 to 100."""
-    sampling: tuple[str, int]
-    """Chroma sampling: its name and its number in OpenCV."""
+    sampling: str
+    """Chroma sampling, a key of `image_fitting.SAMPLINGS`."""
 
 
 @dataclass
@@ -54,16 +54,15 @@ class FolderAlignment:
         Folder of the photographs.
     paths
         Paths of the photographs, relative to the folder.
-    landmarks
-        Points from a file; None: the detector finds them.
-    rules, coding
-        Which faces are rejected, and how aligned images are encoded.
+    plan
+        Source of the points, and rules that say which faces are rejected.
+    coding
+        Size and encoding of aligned images.
     """
 
     folder: Path
     paths: Sequence[str]
-    landmarks: Landmarks | None
-    rules: FaceRules
+    plan: AlignmentPlan
     coding: ImageCoding
 
     def run(
@@ -124,8 +123,7 @@ class FolderAlignment:
 
     def _make_aligner(self, names: Sequence[str], out: Path | None) -> Callable[[int], Row]:
         """Return the function of a worker process that aligns a photograph by its number."""
-        source = FaceDetector(DETECTOR_THREADS) if self.landmarks is None else self.landmarks
-        aligner = FaceAligner(source, self.coding.image_size, self.rules)
+        aligner = self.plan.open_aligner(self.coding.image_size, DETECTOR_THREADS)
         warnings = DecoderWarnings().__enter__()  # active until the process ends
 
         def align(number: int) -> Row:
@@ -148,12 +146,11 @@ class FolderAlignment:
         return align
 
     def _write(self, path: Path, pixels: np.ndarray) -> None:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, self.coding.quality]
-        options = [*quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, self.coding.sampling[1]]
-        jpeg = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1]
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        jpeg = encode_jpeg(pixels, self.coding.quality, self.coding.sampling)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
-            file.write(jpeg.tobytes())
+            file.write(jpeg)
 
 
 def _describe(found: Alignment) -> Row:

@@ -11,8 +11,8 @@ import numpy as np
 
 from evaluation.pairs import write_pairs
 from evaluation.people import write_people
+from launch.config.printable_text import printable
 from pipeline.records.reader import RecordReader
-from tools.data.printable_text import printable
 
 if TYPE_CHECKING:
     from pipeline.records.open import RecordSet

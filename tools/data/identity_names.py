@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from atomic_write import atomic_write
-from tools.data.printable_text import printable
+from launch.config.printable_text import printable
 
 FILE_NAME = "identities.json"
 _MAX_DIGITS = 18

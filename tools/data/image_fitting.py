@@ -15,8 +15,7 @@ import numpy as np
 
 from encoded_images import decode_upright, has_turning_exif
 from evaluation.image_files import MAX_IMAGE_PIXELS
-from evaluation.image_header import is_whole
-from image_headers import JpegFrame, jpeg_frame, stored_size
+from image_headers import JpegFrame, is_whole, jpeg_frame, stored_size
 
 if TYPE_CHECKING:
     from tools.data.decoder_warnings import DecoderWarnings
@@ -29,6 +28,7 @@ SAMPLINGS = {
 """Chroma samplings of encoded images, and their numbers in OpenCV."""
 STORED, TURNED, CONVERTED = "stored", "turned", "converted"
 RESIZED, STRETCHED, CUT = "resized", "stretched", "cut"
+ALIGNED, CENTRED = "aligned", "centred"
 CHANGES = {
     STORED: "stored byte for byte",
     RESIZED: "resized and encoded",
@@ -36,8 +36,11 @@ CHANGES = {
     CUT: "cut around the centre, resized and encoded",
     TURNED: "turned as Exif says and encoded",
     CONVERTED: "converted from another format and encoded",
+    ALIGNED: "aligned by five points of a face and encoded",
+    CENTRED: "cut out around their centre, because no face fits the rules, and encoded",
 }
 """What was done to an image, and its description."""
+_MAX_SIMPLE_BYTES = 1 << 20
 _MAX_STRETCH = 1.02  # largest change of the aspect ratio that counts as the same shape
 # Baseline, sequential and progressive Huffman coding, which every decoder of JPEG supports.
 _FITTING_CODES = (0xC0, 0xC1, 0xC2)
@@ -86,9 +89,10 @@ def fit_image(data: bytes, wanted: ImageFormat, warnings: DecoderWarnings) -> Fi
     frame = jpeg_frame(data)
     # The search for the prefix of Exif data is much faster than parsing the segments.
     turns = b"Exif\0\0" in data and has_turning_exif(data)
-    if frame is not None and not turns and _fits(frame, wanted) and is_whole(data):
+    fits = frame is not None and not turns and _fits(frame, wanted)
+    if fits and stored_size(data) is not None and is_whole(data):
         if wanted.check_pixels:
-            _decode(data, warnings)
+            decode_image(data, warnings)
         return FittedImage(data, STORED)
     return _encode(data, frame, wanted, warnings)
 
@@ -109,7 +113,7 @@ def fits_plainly(data: bytes, wanted: ImageFormat) -> bool:
     Exif data.  Such a header needs no search through the bytes, which takes most of the time of the
     full check.
     """
-    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9" or len(data) > _MAX_SIMPLE_BYTES:
         return False
     frame = b"\x08" + wanted.height.to_bytes(2, "big") + wanted.width.to_bytes(2, "big")
     at, last, fits = 2, len(data) - 11, False
@@ -132,20 +136,31 @@ def _encode(
     data: bytes, frame: JpegFrame | None, wanted: ImageFormat, warnings: DecoderWarnings
 ) -> FittedImage:
     """Decode an image, turn it upright, resize it and encode it."""
-    pixels = _decode(data, warnings)
+    pixels = decode_image(data, warnings)
     change = TURNED if frame is not None and has_turning_exif(data) else CONVERTED
     if pixels.shape[:2] != (wanted.height, wanted.width):
         pixels, change = _resize(pixels, wanted)
-    options = [cv2.IMWRITE_JPEG_QUALITY, wanted.quality]
-    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[wanted.sampling]]
+    return FittedImage(encode_jpeg(pixels, wanted.quality, wanted.sampling), change)
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int, sampling: str) -> bytes:
+    """Encode BGR pixels, uint8 (H, W, 3), as JPEG; ``sampling`` is a key of SAMPLINGS."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[sampling]]
     done, jpeg = cv2.imencode(".jpg", pixels, options)
     if not done:
         raise UnfitImageError("cannot be encoded as JPEG, got an error of OpenCV")
-    return FittedImage(jpeg.tobytes(), change)
+    return jpeg.tobytes()
 
 
-def _decode(data: bytes, warnings: DecoderWarnings) -> np.ndarray:
-    """Decode an image to upright BGR pixels, uint8 (H, W, 3)."""
+def decode_image(data: bytes, warnings: DecoderWarnings) -> np.ndarray:
+    """Decode an image to upright BGR pixels, uint8 (H, W, 3).
+
+    Raises
+    ------
+    UnfitImageError
+        If the image is no image, is damaged or truncated, or has more than MAX_IMAGE_PIXELS pixels.
+    """
     size = stored_size(data)
     if size is None:
         raise UnfitImageError(f"is no image, got {len(data)} bytes of another format")

@@ -21,11 +21,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from alignment.landmark_files import MAX_COORDINATE_PX
+from alignment.landmark_lines import parse_list_fields
+from launch.config.printable_text import printable
 from tools.data.identity_names import sort_names
 from tools.data.image_sources import ImageSources
-from tools.data.printable_text import printable
 
 _MAX_LINE_BYTES = 1 << 16
+_UNALIGNED = "is marked as not aligned and the list gives no points, got no --align"
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _WHOLE = re.compile(r"([0-9]{1,18})(\.0*)?")
 _PATH_COLUMNS = ("path", "image", "file", "filename", "file_name", "image_path", "name")
@@ -37,8 +40,11 @@ class ListedImage(NamedTuple):
 
     path: str
     label: str
-    aligned: bool = True
-    """False if InsightFace's .lst says that the image must still be aligned."""
+    aligned: bool | None = None
+    """Mark in InsightFace's .lst: False if the image must be aligned; None: the list has no
+    marks."""
+    points: np.ndarray | None = None
+    """Five points of the face in the image, (5, 2), if the list gives them."""
 
 
 class ListFormat(NamedTuple):
@@ -49,8 +55,10 @@ class ListFormat(NamedTuple):
     """Return the image of a line, or None if the line does not have the format."""
 
 
-def read_list(path: Path, root: Path | None = None) -> ImageSources:
+def read_list(path: Path, root: Path | None = None, *, align: bool = False) -> ImageSources:
     """Read a list of images; check that each file exists, and sort the images by identity.
+
+    An image with points that InsightFace's .lst marks as not aligned must be aligned.
 
     If all labels are whole numbers, the identities have the order of these numbers.  If not, the
     labels are names.  The images of an identity keep the order of the list.  A byte order mark,
@@ -62,6 +70,8 @@ def read_list(path: Path, root: Path | None = None) -> ImageSources:
         The list.
     root
         Folder to which relative paths refer; None: the folder of the list.
+    align
+        All images must be aligned, except those that InsightFace's .lst marks as aligned.
 
     Raises
     ------
@@ -76,8 +86,8 @@ def read_list(path: Path, root: Path | None = None) -> ImageSources:
         state = _regular_file(os.path.join(root, image.path))
         if isinstance(state, str):
             rejected.append((image.path, state))
-        elif not image.aligned:
-            rejected.append((image.path, "is marked as not aligned; align the image first"))
+        elif image.aligned is False and image.points is None and not align:
+            rejected.append((image.path, _UNALIGNED))
         else:
             found.append((image, state.st_size, state.st_mtime_ns))
     if not found:
@@ -91,6 +101,8 @@ def read_list(path: Path, root: Path | None = None) -> ImageSources:
     numbers = {name: number for number, name in enumerate(names)}
     identities = np.array([numbers[label] for label in labels], dtype=np.int64)
     order = np.argsort(identities, kind="stable")
+    unaligned = np.array([_is_unaligned(image, align) for image, _, _ in found], dtype=bool)[order]
+    points = _stack_points([found[row][0] for row in order.tolist()]) if unaligned.any() else None
     return ImageSources(
         root=root,
         names=names,
@@ -98,8 +110,25 @@ def read_list(path: Path, root: Path | None = None) -> ImageSources:
         identities=identities[order],
         sizes=np.array([size for _, size, _ in found], dtype=np.int64)[order],
         mtimes_ns=np.array([mtime for _, _, mtime in found], dtype=np.int64)[order],
+        unaligned=unaligned if unaligned.any() else None,
+        points=points,
         rejected=rejected,
     )
+
+
+def _is_unaligned(image: ListedImage, align: bool) -> bool:
+    return align if image.aligned is None else not image.aligned
+
+
+def _stack_points(images: list[ListedImage]) -> np.ndarray | None:
+    """Return the points of images, float32 (N, 5, 2), NaN where the list gives none."""
+    if all(image.points is None for image in images):
+        return None
+    points = np.full((len(images), 5, 2), np.nan, np.float32)
+    for row, image in enumerate(images):
+        if image.points is not None:
+            points[row] = image.points
+    return points
 
 
 def _read_images(path: Path) -> tuple[list[ListedImage], list[tuple[str, str]]]:
@@ -189,7 +218,12 @@ def _parse_insightface(line: str) -> ListedImage | None:
     parts = [part.strip() for part in line.split("\t")]
     if len(parts) < 3 or parts[0] not in ("0", "1"):
         return None
-    return ListedImage(parts[1], parts[2], parts[0] == "1")
+    found = parse_list_fields(parts)
+    if found is None:
+        return None
+    if found.points is not None and not (np.abs(found.points) <= MAX_COORDINATE_PX).all():
+        return None
+    return ListedImage(parts[1], parts[2], parts[0] == "1", found.points)
 
 
 def _parse_im2rec(line: str) -> ListedImage | None:

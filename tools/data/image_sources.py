@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.image_files import SUFFIXES
+from launch.config.printable_text import printable
 from tools.data.identity_names import sort_names
-from tools.data.printable_text import printable
 
 HIDDEN = "hidden files and folders"
 OTHER_FILES = "files without a suffix of an image format"
@@ -41,6 +41,11 @@ class ImageSources:
     """File size in bytes, int64 (N,)."""
     mtimes_ns: np.ndarray
     """Modification time in nanoseconds, int64 (N,)."""
+    unaligned: np.ndarray | None = None
+    """Images that must be aligned, bool (N,); None: no image must be."""
+    points: np.ndarray | None = None
+    """Five points of the face in each image as (x, y) in pixels, float32 (N, 5, 2), NaN where they
+    are unknown; None: no points are known."""
     rejected: list[tuple[str, str]] = field(default_factory=list)
     """Pairs (path, reason) of files that should be packed and cannot be read."""
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -48,6 +53,19 @@ class ImageSources:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def points_of(self, row: int) -> np.ndarray | None:
+        """Return the points of an image, (5, 2); None if they are unknown."""
+        if self.points is None or np.isnan(self.points[row, 0, 0]):
+            return None
+        return self.points[row].astype(np.float64)
+
+    def without_points(self) -> list[str]:
+        """Return the paths of the images that must be aligned and whose points are unknown."""
+        if self.unaligned is None:
+            return []
+        rows = np.flatnonzero(self.unaligned).tolist()
+        return [self.paths[row] for row in rows if self.points_of(row) is None]
 
 
 Found = tuple[str, int, int]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from launch.config.paths import expand_home
+from launch.config.printable_text import printable
 from suggestions import question, suggest
-from tools.data.printable_text import printable
 
 if TYPE_CHECKING:
     from pipeline.records.record_set import RecordSet

@@ -62,6 +62,35 @@ def find_near_duplicates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     Three int64 arrays (M,): the rows of these images, sorted; for each of them, the row of the most
     similar image before it; and the number of bits in which the two hashes differ.
     """
+    earlier = _first_rows(hashes)
+    best = np.zeros(len(hashes), np.int64)
+    # Only the first image of each hash is compared, so that thousands of equal images cost no more.
+    unique = np.flatnonzero(earlier == np.arange(len(hashes)))
+    best[unique], nearest = _find_nearest(hashes[unique])
+    earlier[unique] = unique[nearest]
+    rows = np.flatnonzero(best <= MAX_DISTANCE_BITS)
+    return rows, earlier[rows], best[rows]
+
+
+def _first_rows(hashes: np.ndarray) -> np.ndarray:
+    """Return for each row the first row with the same hash, int64 (N,)."""
+    words = np.ascontiguousarray(hashes).view(np.uint64)
+    order = np.lexsort(words.T)  # stable, so that the first row of a hash comes first
+    is_new = np.ones(len(order), bool)
+    is_new[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1)
+    first = np.empty(len(order), np.int64)
+    first[order] = order[is_new][np.cumsum(is_new) - 1]
+    return first
+
+
+def _find_nearest(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the most similar row before each row of different hashes, uint8 (N, 32).
+
+    Outputs
+    -------
+    Two int64 arrays (N,): the number of different bits, at most MAX_DISTANCE_BITS + 1, and the row
+    before; 0 if no row before is similar.
+    """
     generator = np.random.default_rng(0)
     best = np.full(len(hashes), MAX_DISTANCE_BITS + 1, np.int64)
     earlier = np.zeros(len(hashes), np.int64)
@@ -75,8 +104,7 @@ def find_near_duplicates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
             order = np.lexsort((-before, -distance))
             order = order[distance[order] < best[after[order]]]
             best[after[order]], earlier[after[order]] = distance[order], before[order]
-    rows = np.flatnonzero(best <= MAX_DISTANCE_BITS)
-    return rows, earlier[rows], best[rows]
+    return best, earlier
 
 
 def _subset_keys(hashes: np.ndarray, subset: np.ndarray) -> np.ndarray:

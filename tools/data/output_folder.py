@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from tools.data.printable_text import printable
+from launch.config.printable_text import printable
 
 # Beginnings of the names that a killed command may leave in its output folder: files of
 # atomic_write, and folders of temporary files.
@@ -65,6 +66,18 @@ def make_output(out: Path) -> None:
     except OSError as error:
         raise ValueError(
             f"{printable(out)}: cannot be written, got {error.strerror}; choose another folder"
+        ) from None
+
+
+@contextmanager
+def explained_writing(out: Path) -> Iterator[None]:
+    """Inside a ``with`` block, turn an OSError into a sentence about the output ``out``."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{printable(out)}: cannot be written, got {error.strerror or error}; remove the cause "
+            "and repeat the command"
         ) from None
 
 

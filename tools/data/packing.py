@@ -3,65 +3,30 @@
 
 The worker processes also frame the records.  Keys and labels depend on the unusable files of all
 earlier pieces, so the writing process fills them in.
-
-The pieces of the work, and with them the bytes of the set, depend on the images and the options
-alone, not on the number of processes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import stat
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from evaluation.image_files import MAX_FILE_BYTES
-from pipeline.records.writer import MAX_KEYS
 from tools.data.decoder_warnings import DecoderWarnings
-from tools.data.image_fitting import ImageFormat, UnfitImageError, fit_image
+from tools.data.folder_alignment import DETECTOR_THREADS
+from tools.data.image_fitting import FittedImage, UnfitImageError, fit_image
+from tools.data.pack_plan import HELD, TRAIN, PackPlan
+from tools.data.photograph_fitting import PhotographFitter
 from tools.data.record_blocks import RecordBlock, frame_images
 from tools.data.unfinished_records import Journal, Piece, UnfinishedRecords, find_runs
 from tools.data.worker_pool import WorkerPool
 
-if TYPE_CHECKING:
-    from tools.data.image_sources import ImageSources
-
-TRAIN, HELD = "train", "held"
 STATE_FOLDER = ".unfinished-pack"
-_PIECE_IMAGES, _PIECE_BYTES = 512, 8 << 20
-_PLAN_VERSION = 1
-_SEED = 1
-
-
-class PackOptions(NamedTuple):
-    """Options that decide the bytes of the set."""
-
-    format: ImageFormat
-    val_people: int = 0
-    """Number of identities that are held out."""
-    val_pairs: int = 1000
-    """Number of verification pairs of the held-out identities."""
-
-
-class PackPlan(NamedTuple):
-    """Images of a pack, and the pieces into which the work is divided."""
-
-    sources: ImageSources
-    options: PackOptions
-    order: np.ndarray
-    """Index of each image in ``sources``, in the order of packing, int64 (N,)."""
-    pieces: list[tuple[str, int, int]]
-    """Part (TRAIN or HELD) of each piece, and the bounds of its rows in ``order``."""
-    held: list[int]
-    """Held-out identities, ascending."""
-    digest: str
-    """Text that identifies the images and the options."""
 
 
 class FittedPiece(NamedTuple):
@@ -86,71 +51,6 @@ class PackResult(NamedTuple):
     """Number of images by what was done to them."""
     rejected: list[tuple[str, str]]
     """Pairs (path, reason)."""
-
-
-def make_plan(sources: ImageSources, options: PackOptions) -> PackPlan:
-    """Choose the held-out identities, and divide the work into pieces.
-
-    Raises
-    ------
-    ValueError
-        If there are too few identities to hold out, or too many images for one set.
-    """
-    if len(sources) + len(sources.names) >= MAX_KEYS:
-        raise ValueError(
-            f"{sources.root}: a record set holds at most {MAX_KEYS} images and identities, got "
-            f"{len(sources)} images of {len(sources.names)} identities; pack several sets and list "
-            "them in data.records"
-        )
-    held = choose_held(sources.identities, options.val_people)
-    is_held = np.isin(sources.identities, held)
-    order = np.concatenate([np.flatnonzero(~is_held), np.flatnonzero(is_held)])
-    parts = ((TRAIN, 0, int((~is_held).sum())), (HELD, int((~is_held).sum()), len(order)))
-    pieces = [
-        (name, a, b)
-        for name, start, end in parts
-        for a, b in divide(sources.sizes[order[start:end]], start)
-    ]
-    return PackPlan(sources, options, order, pieces, held.tolist(), _digest(sources, options))
-
-
-def choose_held(identities: np.ndarray, count: int) -> np.ndarray:
-    """Choose ``count`` identities with at least two images at random; return them, ascending."""
-    people, images = np.unique(identities, return_counts=True)
-    several = people[images > 1]
-    if count and (count < 2 or count > len(several) or count >= len(people)):
-        raise ValueError(
-            f"--val-people: must be at least 2, at most the number of identities with several "
-            f"images ({len(several)}) and less than the number of all identities ({len(people)}), "
-            f"got {count}; choose another number"
-        )
-    return np.sort(np.random.default_rng(_SEED).permutation(several)[:count])
-
-
-def divide(sizes: np.ndarray, first: int) -> list[tuple[int, int]]:
-    """Divide images into pieces of limited number and size; return the bounds of their rows.
-
-    ``sizes`` are the sizes of the files in bytes, int64 (n,), and ``first`` is the row of the first
-    file.
-    """
-    ends, bounds, start = np.cumsum(sizes), [], 0
-    while start < len(sizes):
-        before = int(ends[start - 1]) if start else 0
-        stop = int(np.searchsorted(ends, before + _PIECE_BYTES, side="right"))
-        stop = min(max(stop, start + 1), start + _PIECE_IMAGES)
-        bounds.append((first + start, first + stop))
-        start = stop
-    return bounds
-
-
-def _digest(sources: ImageSources, options: PackOptions) -> str:
-    digest = hashlib.sha256(repr((_PLAN_VERSION, options)).encode())
-    digest.update(json.dumps([sources.names, sources.rejected]).encode())
-    for path in sources.paths:
-        digest.update(os.fsencode(path) + b"\0")
-    for column in (sources.identities, sources.sizes, sources.mtimes_ns):
-        digest.update(column.astype("<i8").tobytes())
-    return digest.hexdigest()[:32]
 
 
 class Packing:
@@ -265,6 +165,17 @@ def _make_worker(plan: PackPlan) -> Callable[[int], FittedPiece]:
     """Return the function of a worker process that fits and frames the images of one piece."""
     warnings = DecoderWarnings().__enter__()  # active until the process ends
     sources, wanted, root = plan.sources, plan.options.format, os.fspath(plan.sources.root)
+    photographs = None
+    if sources.unaligned is not None:
+        aligner = plan.alignment.plan.open_aligner((wanted.height, wanted.width), DETECTOR_THREADS)
+        photographs = PhotographFitter(aligner, wanted, warnings)
+
+    def fit(row: int) -> FittedImage:
+        path = sources.paths[row]
+        data = read_file(os.path.join(root, path))
+        if photographs is not None and sources.unaligned is not None and sources.unaligned[row]:
+            return photographs.fit(data, path, sources.points_of(row))
+        return fit_image(data, wanted, warnings)
 
     def fit_piece(number: int) -> FittedPiece:
         _, start, stop = plan.pieces[number]
@@ -273,8 +184,7 @@ def _make_worker(plan: PackPlan) -> Callable[[int], FittedPiece]:
         rejected: list[tuple[int, str]] = []
         for place, row in enumerate(plan.order[start:stop].tolist()):
             try:
-                data = read_file(os.path.join(root, sources.paths[row]))
-                jpeg, change = fit_image(data, wanted, warnings)
+                jpeg, change = fit(row)
                 jpegs.append(jpeg)
                 changes.append(change)
             except OSError as error:

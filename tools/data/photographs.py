@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from evaluation.image_files import find_images, is_image_name
-from tools.data.printable_text import printable
+from launch.config.printable_text import printable
 
 SUFFIX = ".jpg"
 

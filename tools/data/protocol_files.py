@@ -16,7 +16,7 @@ from pathlib import Path
 
 from evaluation import text_lists
 from evaluation.protocols.youtube_faces import SPLIT_FORM, parse_split
-from tools.data.printable_text import printable
+from launch.config.printable_text import printable
 from tools.data.protocol_pairs import (
     PairLineError,
     Parser,

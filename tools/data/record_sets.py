@@ -19,12 +19,15 @@ from typing import NamedTuple
 import numpy as np
 
 from atomic_write import rename_together
+from launch.config.printable_text import printable
+from pipeline.records.mapped import RecordError
 from pipeline.records.open import RecordSet, open_records
 from pipeline.records.reader import RecordReader
+from pipeline.records.recordio import find_files
 from pipeline.records.writer import MAX_KEYS, write_record_set
 from tools.data import identity_names
 from tools.data.identity_names import read_names, sort_names, write_names
-from tools.data.printable_text import printable
+from tools.data.output_folder import explained_writing
 
 STAGING_FOLDER = ".unfinished-set"
 _CHUNK_RECORDS = 1024
@@ -39,6 +42,39 @@ class NamedSet(NamedTuple):
     """Name of each label; the label itself if the set has no names."""
     has_names: bool
     """Whether one of the sets has names."""
+
+
+def check_sources(sources: Sequence[Path]) -> None:
+    """Check that each source is a record set, and that no set is named twice.
+
+    Raises
+    ------
+    ValueError
+        If a source is neither a .rec file nor a folder with one.
+    """
+    known: dict[Path, Path] = {}
+    for source in sources:
+        if not source.is_dir() and not source.is_file():
+            what = "a special file" if source.exists() else "no such file or folder"
+            raise ValueError(
+                f"SET: {printable(source)} must be a folder with train.rec, or a .rec file, got "
+                f"{what}; correct the path"
+            )
+        if source.is_dir() and not any(source.glob("*.rec")):
+            raise ValueError(
+                f"SET: {printable(source)} must be a folder with train.rec, or a .rec file, got a "
+                "folder without a .rec file; make a set with python -m tools.data pack"
+            )
+        try:
+            rec = find_files(source)[0].resolve()
+        except RecordError as error:
+            raise ValueError(str(error).replace("data.records", "SET")) from None
+        if rec in known:
+            raise ValueError(
+                f"SET: each set must be named once, got {printable(known[rec])} and "
+                f"{printable(source)}; omit one of them"
+            )
+        known[rec] = source
 
 
 @contextmanager
@@ -58,6 +94,7 @@ def opened(sources: Sequence[Path], labels: str = "stacked") -> Iterator[NamedSe
     RecordError, ValueError
         If a set or its identities.json cannot be used.
     """
+    check_sources(sources)
     with tempfile.TemporaryDirectory() as scan:
         mode = "stacked" if labels == "names" else labels
         records = open_records([Path(source) for source in sources], scan, labels=mode)
@@ -198,18 +235,6 @@ def read_images(
         reader.check_files()
         yield from zip(labels[part].tolist(), jpegs, strict=True)
         progress("written", min(part.stop, len(rows)), len(rows))
-
-
-@contextmanager
-def explained_writing(out: Path) -> Iterator[None]:
-    """Turn an OSError into a sentence about the output folder."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(
-            f"{printable(out)}: cannot be written, got {error.strerror or error}; remove the cause "
-            "and repeat the command"
-        ) from None
 
 
 def estimate_bytes(records: RecordSet, rows: np.ndarray) -> int:

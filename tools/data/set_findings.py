@@ -13,10 +13,9 @@ import numpy as np
 from encoded_images import decode
 from evaluation.distinct import find_distinct
 from evaluation.image_files import MAX_IMAGE_PIXELS
-from evaluation.image_header import is_whole
 from evaluation.pairs import Image, Pairs, PairsError, name_image
 from evaluation.people import find_people
-from image_headers import stored_size
+from image_headers import is_whole, stored_size
 from tools.data.protocol_pairs import FOLDS, unbalanced_folds
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.image_files import MAX_FILE_BYTES
-from evaluation.image_header import is_whole
-from image_headers import stored_size
+from image_headers import is_whole, stored_size
+from launch.config.printable_text import printable
 from tools.data.image_fitting import CHANGES, STORED, ImageFormat, UnfitImageError, fit_image
-from tools.data.printable_text import printable
 
 if TYPE_CHECKING:
     from tools.data.decoder_warnings import DecoderWarnings

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from atomic_write import atomic_write, rename_together
+from launch.config.printable_text import printable
 from pipeline.records.open import open_records
 from pipeline.records.property_file import read_property
 from tools.data import identity_names
 from tools.data.held_out_pairs import ChosenPairs, choose_pairs, write_held_out
-from tools.data.packing import HELD, STATE_FOLDER, TRAIN, Packing, PackPlan, PackResult
-from tools.data.printable_text import printable
+from tools.data.pack_plan import HELD, TRAIN, PackPlan
+from tools.data.packing import STATE_FOLDER, Packing, PackResult
 
 REPORT = "pack.json"
 HELD_OUT = "held_out.bin"
@@ -123,6 +124,8 @@ def describe(plan: PackPlan, result: PackResult) -> dict[str, Any]:
             name for number, name in enumerate(sources.names) if number not in packed
         ],
     }
+    if sources.unaligned is not None:
+        report["alignment"] = plan.alignment.settings
     if plan.held:
         chosen = _choose_pairs(plan, result)
         count = len(chosen.same)

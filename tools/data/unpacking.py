@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atomic_write import atomic_write
+from launch.config.printable_text import printable
 from tools.data.identity_names import are_folder_names
-from tools.data.printable_text import printable
 from tools.data.record_sets import NamedSet, ProgressFunction, read_images
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from launch.config.configuration import Choice, Config, ConfigError
 from launch.config.docstrings import field_docs
 from launch.config.help import USAGE, WIDTH, help_text, listing
-from launch.config.sections import section_settings
+from launch.config.section_settings import section_settings
 from launch.config.yaml_files import config_names
 from ranges import above
 

@@ -2,12 +2,13 @@
 """Kill a pack at random moments, resume it, and compare the bytes with those of one run.
 
     python tests/tools/data/kill_packing.py --times 20
+    python tests/tools/data/kill_packing.py --times 20 --align
 
 The command packs images in a temporary folder once without interruption.  Then it packs them again
 and kills the process with SIGKILL at a random moment, until the given number of kills is reached;
-the number of processes changes with each start.  A killed pack must not look complete, its worker
-processes must end, and every file of a finished set must equal that of the undisturbed pack.  The
-exit code is 1 otherwise.
+the number of processes changes with each start.  With --align, each image is also aligned.  A
+killed pack must not look complete, its worker processes must end, and every file of a finished set
+must equal that of the undisturbed pack.  The exit code is 1 otherwise.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import psutil
 
+from alignment.template import target_points
 from tools.data.example_images import write_images
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,10 +37,13 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=20, help="number of kills (20)")
     parser.add_argument("--people", type=int, default=PEOPLE, help=f"identities ({PEOPLE})")
     parser.add_argument("--seed", type=int, default=1, help="seed of the random moments (1)")
+    parser.add_argument("--align", action="store_true", help="align the images by given points")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill-packing-") as temporary:
         folder = Path(temporary)
         write_images(folder / "images", options.people, IMAGES, OTHER_EVERY)
+        if options.align:
+            write_points(folder)
         failures = kill_often(folder, options.times, random.Random(options.seed))
     print("\n".join(failures) or "every finished set has the bytes of the undisturbed pack")
     return 1 if failures else 0
@@ -83,8 +88,17 @@ def kill_often(folder: Path, times: int, moments: random.Random) -> list[str]:
     return failures
 
 
+def write_points(folder: Path) -> None:
+    """Write points for all images to points.txt, two pixels from those of an aligned face."""
+    numbers = " ".join(map(str, (target_points(112, 112) + 2).ravel()))
+    names = sorted(path.relative_to(folder / "images") for path in folder.glob("images/*/*"))
+    (folder / "points.txt").write_text("".join(f"{name} {numbers}\n" for name in names))
+
+
 def command(folder: Path, out: str, processes: int) -> list[str]:
     arguments = [str(folder / "images"), str(folder / out), "--val-people", "5"]
+    if (folder / "points.txt").exists():
+        arguments += ["--align", "--landmarks", str(folder / "points.txt")]
     return [
         *(sys.executable, "-m", "tools.data", "pack"),
         *(*arguments, "--processes", str(processes)),

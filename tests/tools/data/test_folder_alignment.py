@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import cv2
 import pytest
 
-from alignment.aligner import FaceRules
 from alignment.landmark_files import Landmarks
+from alignment.plan import AlignmentPlan
 from tests.photographs import CLEAR, draw_photograph, encode
 from tools.data.alignment_journal import AlignmentJournal
 from tools.data.folder_alignment import FolderAlignment, ImageCoding
 
-CODING = ImageCoding((112, 112), 95, ("4:2:0", cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420))
+CODING = ImageCoding((112, 112), 95, "4:2:0")
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def work(tmp_path) -> FolderAlignment:
         (tmp_path / "in" / path).write_bytes(encode(pixels, path[-4:]))
         landmarks.add(path, points)
     (tmp_path / "in" / "3.jpg").write_bytes(b"no image")
-    return FolderAlignment(tmp_path / "in", paths, landmarks, FaceRules(), CODING)
+    return FolderAlignment(tmp_path / "in", paths, AlignmentPlan(landmarks), CODING)
 
 
 def test_results_keep_the_order_of_the_paths_and_progress_is_told(work, tmp_path):

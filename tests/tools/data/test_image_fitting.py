@@ -6,8 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from encoded_images import has_turning_exif
-from evaluation.image_header import is_whole
-from image_headers import jpeg_frame
+from image_headers import is_whole, jpeg_frame
 from tests.conftest import face
 from tests.tools.data.sets import with_exif
 from tools.data import image_fitting

@@ -27,6 +27,27 @@ def images():
     return np.array(found)
 
 
+def test_thousands_of_equal_images_are_found_without_comparing_all_pairs(monkeypatch):
+    hashes = np.random.default_rng(2).integers(0, 256, (3, 32), dtype=np.uint8)
+    hashes[:, 0] &= 0x7F
+    hashes[2] = hashes[1]
+    hashes[2, 5] ^= 1
+    many = np.concatenate([np.repeat(hashes[:2], 30_000, axis=0), hashes[2:], hashes[:1]])
+    compared = []
+    distances = near_duplicates._distances
+
+    def count(hashes, first, second):
+        compared.append(len(first))
+        return distances(hashes, first, second)
+
+    monkeypatch.setattr(near_duplicates, "_distances", count)
+    rows, earlier, bits = near_duplicates.find_near_duplicates(many)
+    assert rows.tolist() == [*range(1, 30_000), *range(30_001, 60_002)]
+    assert set(earlier[:29_999]) == {0} and set(earlier[29_999:-2]) == {30_000}
+    assert earlier[-2:].tolist() == [30_000, 0] and bits[-2:].tolist() == [1, 0]
+    assert not bits[:-2].any() and sum(compared) < 10_000
+
+
 def encoded(image: np.ndarray, quality: int = 90) -> np.ndarray:
     data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return cv2.imdecode(data, cv2.IMREAD_COLOR)

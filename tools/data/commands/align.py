@@ -9,22 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alignment.detector import DETECTORS, require_detector
-from alignment.landmark_files import Landmarks, read_landmarks
 from alignment.options import add_alignment_options, read_rules
 from evaluation.image_files import CONTACT_SHEET
 from launch.config.paths import home_path
-from pipeline.records.remote import hash_file
+from launch.config.printable_text import printable
+from tools.data.alignment_choice import read_alignment
 from tools.data.alignment_journal import FILE_NAME, AlignmentJournal
 from tools.data.alignment_report import LIST, describe, write_contact_sheet, write_list
 from tools.data.commands.image_options import add_coding, add_processes, add_size, check_quality
 from tools.data.commands.set_options import DRY_RUN_TEXT
 from tools.data.folder_alignment import WRITTEN, FolderAlignment, ImageCoding, Row
-from tools.data.image_fitting import SAMPLINGS
 from tools.data.image_size import parse_size
 from tools.data.output_folder import check_output, make_output
 from tools.data.photographs import count_other_files, find_photographs
-from tools.data.printable_text import printable
 from tools.data.progress import Progress
 from tools.data.worker_pool import choose_processes
 
@@ -86,39 +83,25 @@ def _read_options(
     options: argparse.Namespace,
 ) -> tuple[FolderAlignment, dict[str, Any], int]:
     """Check the options and find the photographs, before anything is written."""
-    rules = read_rules(options)
+    read_rules(options)
     size = parse_size(options.size)
     check_quality(options)
     processes = choose_processes(options.processes)
     paths = find_photographs(options.folder)
     own = os.listdir(options.out) if (options.out / FILE_NAME).is_file() else ()
     check_output(options.out, [options.folder], own=own)
-    landmarks = _read_points(options.landmarks, paths, options.folder)
-    coding = ImageCoding(size, options.quality, (options.sampling, SAMPLINGS[options.sampling]))
+    plan, choice = read_alignment(options, paths, options.folder)
+    coding = ImageCoding(size, options.quality, options.sampling)
     settings = {
         "version": _JOURNAL_VERSION,
         "folder": os.path.abspath(options.folder),
-        "points": (hash_file(options.landmarks).hexdigest() if options.landmarks else DETECTORS[0]),
+        "points": choice.pop("points"),
         "size": list(size),
         "quality": options.quality,
         "sampling": options.sampling,
-        **rules._asdict(),
+        **choice,
     }
-    return FolderAlignment(options.folder, paths, landmarks, rules, coding), settings, processes
-
-
-def _read_points(file: Path | None, paths: Sequence[str], folder: Path) -> Landmarks | None:
-    if file is None:
-        require_detector()
-        return None
-    landmarks = read_landmarks(file)
-    if all(landmarks.find(path) is None for path in paths):
-        raise ValueError(
-            f"--landmarks: {printable(file)} must give points of the files in {printable(folder)}, "
-            f"got points of none of the {len(paths)} files, such as {printable(paths[0])}; correct "
-            f"the paths in {printable(file)}"
-        )
-    return landmarks
+    return FolderAlignment(options.folder, paths, plan, coding), settings, processes
 
 
 def _align(
@@ -164,7 +147,7 @@ def _print_report(rows: Sequence[Row], work: FolderAlignment, options: argparse.
     print(
         f"{printable(options.out)}: {written} of {len(rows)} photographs as images of "
         f"{height}x{width} pixels, JPEG quality {work.coding.quality}, chroma sampling "
-        f"{work.coding.sampling[0]}"
+        f"{work.coding.sampling}"
     )
     for line in describe(rows):
         print(line)

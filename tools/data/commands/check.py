@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from launch.config.paths import home_path
+from launch.config.printable_text import printable
 from tools.data.check_report import (
     MAX_PRINTED_FINDINGS,
     clean_line,
@@ -19,9 +20,10 @@ from tools.data.check_report import (
 from tools.data.decode_check import default_threads
 from tools.data.findings import OPTIONAL_KINDS
 from tools.data.near_duplicates import HASH_BITS, MAX_DISTANCE_BITS
-from tools.data.printable_text import printable
+from tools.data.output_folder import explained_writing
 from tools.data.progress import Progress
 from tools.data.record_check import CheckedSet, check_set
+from tools.data.record_sets import check_sources
 
 HELP = "find damaged images, wrong labels, duplicates and odd index lines in a record set"
 _MAX_THREADS = 1024
@@ -76,12 +78,14 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(
             "--leave-out: near_duplicate needs the option --near-duplicates, got none; add it"
         )
+    check_sources([options.set])
     if options.out is not None:
         require_folder(options.out, options.set)
     checked = _check(options, threads)
     writes = options.out is not None and not options.dry_run
     if writes:
-        write_report(options.out, checked)
+        with explained_writing(options.out):
+            write_report(options.out, checked)
     _print(checked, options.out, writes)
     return 2 if options.strict and len(checked.findings) else 0
 

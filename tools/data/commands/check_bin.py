@@ -7,8 +7,8 @@ import argparse
 
 from evaluation.pairs import find_sets, read_pairs
 from launch.config.paths import expand_home
+from launch.config.printable_text import printable
 from tools.data.decoder_warnings import DecoderWarnings
-from tools.data.printable_text import printable
 from tools.data.progress import Progress
 from tools.data.set_findings import check_images, find_findings
 

@@ -8,19 +8,21 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from evaluation.groups import groups_path, write_groups
 from evaluation.pairs import write_pairs
 from evaluation.people import people_path, write_people
 from launch.config.paths import home_path
+from launch.config.printable_text import printable
 from tools.data.commands.image_options import add_size
 from tools.data.commands.set_options import DRY_RUN_TEXT
 from tools.data.decoder_warnings import DecoderWarnings
 from tools.data.image_finder import ImageFinder
 from tools.data.image_fitting import ImageFormat
 from tools.data.image_size import parse_size
-from tools.data.printable_text import printable
 from tools.data.progress import Progress
 from tools.data.protocol_files import CFP_KINDS, FORMS, read_protocol
 from tools.data.protocol_pairs import FOLDS, ProtocolPair, name_people, unbalanced_folds
+from tools.data.rfw_pairs import find_pair_files, name_groups, read_rfw
 from tools.data.set_images import SetImages
 
 HELP = "make a verification set NAME.bin from the pairs of a protocol and a folder of aligned faces"
@@ -34,7 +36,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=home_path,
         metavar="PAIRS",
         help="pairs: pairs.txt of LFW, _pairs.txt of RFW, lines of two images and 0 or 1, pairs of "
-        "CALFW, CPLFW and AgeDB, splits.txt of YouTube Faces, or the folder Protocol of CFP",
+        "CALFW, CPLFW and AgeDB, splits.txt of YouTube Faces, the folder Protocol of CFP, or the "
+        "folder txts of RFW",
     )
     parser.add_argument(
         "images", type=home_path, metavar="IMAGES", help="folder of the aligned images"
@@ -74,9 +77,15 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; return 0."""
     size = parse_size(options.size)
     check_new_file(options.out)
-    pairs = read_protocol(options.pairs, options.protocol, options.cfp_pairs)
+    groups = None
+    if find_pair_files(options.pairs):
+        pairs = read_rfw(options.pairs)
+        groups = name_groups(pairs)
+    else:
+        pairs = read_protocol(options.pairs, options.protocol, options.cfp_pairs)
     people = name_people(pairs)
-    _check_stale_people(options.out, people)
+    _check_stale(people_path(options.out), people)
+    _check_stale(groups_path(options.out), groups)
     paths = _find_paths(pairs, options)
     progress = Progress()
     try:
@@ -91,15 +100,16 @@ def run(options: argparse.Namespace) -> int:
         progress.clear()
     kept = [index for index in range(len(pairs)) if paths[2 * index] is not None]
     same = [pairs[index].same for index in kept]
-    names = (
-        None
-        if people is None
-        else [name for index in kept for name in people[2 * index : 2 * index + 2]]
+    names, labels = (
+        values and [value for index in kept for value in values[2 * index : 2 * index + 2]]
+        for values in (people, groups)
     )
     if options.dry_run:
         print(DRY_RUN_TEXT)
     else:
         _write(options.out, data, same, names)
+        if labels is not None:
+            write_groups(options.out, labels)
     size_mb = sum(map(len, {id(image): image for image in data}.values())) / 1e6
     print(
         f"{printable(options.out)}: {len(same)} pairs, {sum(same)} of one person, "
@@ -107,6 +117,8 @@ def run(options: argparse.Namespace) -> int:
     )
     for line in (*images.describe(), *_describe(len(pairs), same, names, options.out)):
         print(line)
+    if labels is not None:
+        print(f"{groups_path(options.out).name}: {', '.join(sorted(set(labels)))}")
     return 0
 
 
@@ -130,9 +142,8 @@ def check_new_file(out: Path) -> None:
         )
 
 
-def _check_stale_people(out: Path, people: Sequence[str] | None) -> None:
-    file = people_path(out)
-    if people is None and os.path.lexists(file):
+def _check_stale(file: Path, names: Sequence[str] | None) -> None:
+    if names is None and os.path.lexists(file):
         raise ValueError(
             f"{printable(file)}: must not exist, got an older file, which would not fit the "
             "new set; remove the file"

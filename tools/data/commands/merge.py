@@ -8,8 +8,8 @@ import argparse
 import numpy as np
 
 from tools.data.commands.set_options import (
-    add_output,
-    add_sets,
+    LABELS,
+    add_merge,
     check_set_output,
     write_or_describe,
 )
@@ -20,16 +20,7 @@ HELP = "merge record sets into one set, sorted by identity"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    add_sets(parser)
-    add_output(parser)
-    parser.add_argument(
-        "--labels",
-        choices=("stacked", "shared", "names"),
-        default="stacked",
-        help="stacked: the sets hold different people; shared: a label is the same person in all "
-        "sets; names: a name in identities.json is the same person in all sets "
-        "(default: stacked)",
-    )
+    add_merge(parser, tuple(LABELS))
 
 
 def run(options: argparse.Namespace) -> int:

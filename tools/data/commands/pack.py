@@ -7,8 +7,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from alignment.options import add_alignment_options, read_rules, refuse_options_without
 from launch.config.paths import home_path
+from launch.config.printable_text import printable
 from tools.data import set_publishing
+from tools.data.alignment_choice import read_alignment
 from tools.data.commands.image_options import add_coding, add_processes, add_size, check_quality
 from tools.data.commands.set_options import DRY_RUN_TEXT, require_number
 from tools.data.held_out_pairs import describe_folds
@@ -17,8 +22,15 @@ from tools.data.image_lists import read_list
 from tools.data.image_size import parse_size
 from tools.data.image_sources import ImageSources, find_in_folder
 from tools.data.output_folder import check_output, make_output
-from tools.data.packing import STATE_FOLDER, TRAIN, Packing, PackOptions, PackPlan, make_plan
-from tools.data.printable_text import printable
+from tools.data.pack_plan import (
+    NO_ALIGNMENT,
+    TRAIN,
+    PackAlignment,
+    PackOptions,
+    PackPlan,
+    make_plan,
+)
+from tools.data.packing import STATE_FOLDER, Packing
 from tools.data.progress import Progress
 from tools.data.worker_pool import choose_processes
 
@@ -63,6 +75,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val-pairs", type=int, default=1000, help="number of these pairs (default: 1000)"
     )
+    parser.add_argument(
+        "--align",
+        action="store_true",
+        help="the images are photographs: align the face of each one before the photograph is "
+        "encoded, as the command align does; images that InsightFace's .lst marks as aligned are "
+        "kept",
+    )
+    add_alignment_options(parser)
     add_processes(parser)
     parser.add_argument(
         "--strict", action="store_true", help="exit with code 2 if a file is no usable image"
@@ -77,8 +97,9 @@ def run(options: argparse.Namespace) -> int:
     chosen = read_options(options)
     processes = choose_processes(options.processes)
     check_output(options.out, [options.source], own=_own_files(options.out))
-    sources = _find_sources(options.source, options.root)
-    plan = make_plan(sources, chosen)
+    sources = _find_sources(options.source, options.root, options.align)
+    alignment = _read_alignment(options, sources)
+    plan = make_plan(sources, chosen, alignment)
     if options.dry_run:
         return _run_dry(plan, processes, options)
     report = _find_finished(options.out, plan)
@@ -98,6 +119,13 @@ def read_options(options: argparse.Namespace) -> PackOptions:
     """
     height, width = parse_size(options.size)
     check_quality(options)
+    if not options.align:
+        refuse_options_without("--align", options)
+    elif options.crop:
+        raise ValueError(
+            "--crop: cuts images that are not aligned, got --align as well; omit one of them"
+        )
+    read_rules(options)
     require_number("--val-people", options.val_people, 0, 1 << 24)
     require_number("--val-pairs", options.val_pairs, set_publishing.MIN_PAIRS, 1 << 20)
     image_format = ImageFormat(
@@ -113,21 +141,31 @@ def _own_files(out: Path) -> tuple[str, ...]:
     return ()
 
 
-def _find_sources(source: Path, root: Path | None) -> ImageSources:
+def _find_sources(source: Path, root: Path | None, align: bool) -> ImageSources:
     if source.is_dir():
         if root is not None:
             raise ValueError(
                 f"--root: belongs to a list of images, got the folder {printable(source)}; leave "
                 "the option out"
             )
-        return find_in_folder(source)
+        found = find_in_folder(source)
+        if align:
+            found.unaligned = np.ones(len(found), dtype=bool)
+        return found
     if not source.is_file():
         what = "a special file" if source.exists() else "no such file"
         raise ValueError(
             f"{printable(source)}: must be a folder or a list of images, got {what}; correct the "
             "path"
         )
-    return read_list(source, root)
+    return read_list(source, root, align=align)
+
+
+def _read_alignment(options: argparse.Namespace, sources: ImageSources) -> PackAlignment:
+    """Read how photographs are aligned; a list with points needs neither detector nor file."""
+    if sources.unaligned is None:
+        return NO_ALIGNMENT
+    return PackAlignment(*read_alignment(options, sources.without_points(), sources.root))
 
 
 def _find_finished(out: Path, plan: PackPlan) -> dict[str, Any] | None:

@@ -8,11 +8,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from launch.config.paths import home_path
+from launch.config.printable_text import printable
 from tools.data.output_folder import check_output, make_output
-from tools.data.printable_text import printable
 from tools.data.progress import Progress
-from tools.data.record_sets import NamedSet, Selection, estimate_bytes, write_selection
+from tools.data.record_sets import (
+    NamedSet,
+    Selection,
+    check_sources,
+    estimate_bytes,
+    write_selection,
+)
 
+LABELS = {
+    "stacked": "the sets hold different people",
+    "shared": "a label is the same person in all sets",
+    "names": "a name in identities.json is the same person in all sets",
+}
+"""Values of ``--labels``, and their meanings."""
 DRY_RUN_TEXT = "dry run: nothing is written"
 
 
@@ -23,14 +35,23 @@ def add_set(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_sets(parser: argparse.ArgumentParser) -> None:
-    """Add the argument SET, one or more record sets to read."""
+def add_merge(parser: argparse.ArgumentParser, labels: Sequence[str]) -> None:
+    """Add the arguments of a command that merges record sets.
+
+    The arguments are SET, one or more record sets to read, OUT, --dry-run, and --labels, whose
+    choices ``labels`` are keys of LABELS.
+    """
     parser.add_argument(
         "sets",
         type=home_path,
         nargs="+",
         metavar="SET",
         help="folders with train.rec, or .rec files",
+    )
+    add_output(parser)
+    meanings = "; ".join(f"{name}: {LABELS[name]}" for name in labels)
+    parser.add_argument(
+        "--labels", choices=labels, default=labels[0], help=f"{meanings} (default: {labels[0]})"
     )
 
 
@@ -54,6 +75,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def check_set_output(out: Path, sources: Sequence[Path]) -> None:
     """Check OUT; OUT must not be the folder of a source set."""
+    check_sources(sources)
     check_output(out, [source if source.is_dir() else source.parent for source in sources])
 
 

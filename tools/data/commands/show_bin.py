@@ -17,8 +17,9 @@ from evaluation.pairs import Image, Pairs, read_pairs
 from evaluation.people import People, find_people
 from image_headers import stored_size
 from launch.config.paths import home_path
+from launch.config.printable_text import printable
 from tools.data.contact_sheet import choose_tiles, draw_contact_sheet
-from tools.data.printable_text import printable
+from tools.data.output_folder import explained_writing
 from tools.data.protocol_pairs import FOLDS, unbalanced_folds
 from tools.data.set_findings import decode_tile
 
@@ -48,8 +49,9 @@ def run(options: argparse.Namespace) -> int:
     for line in _describe(pairs, find_people(pairs)):
         print(line)
     if sheet is not None:
-        with atomic_write(sheet) as file:
-            file.write(_draw(pairs))
+        image = _draw(pairs)
+        with explained_writing(sheet), atomic_write(sheet) as file:
+            file.write(image)
         print(f"contact sheet: {printable(sheet)}")
     return 0
 

@@ -9,17 +9,17 @@ import sys
 
 import numpy as np
 
+from launch.config.printable_text import printable
 from tools.data.commands.set_options import (
     DRY_RUN_TEXT,
-    add_output,
+    add_merge,
     add_seed,
-    add_sets,
     check_seed,
     check_set_output,
 )
-from tools.data.printable_text import printable
+from tools.data.output_folder import explained_writing
 from tools.data.progress import Progress
-from tools.data.record_sets import estimate_bytes, explained_writing, opened
+from tools.data.record_sets import estimate_bytes, opened
 from tools.data.shuffling import MEMORY_MIB, MIB, shuffle
 
 HELP = "merge record sets into one set in random order, without header, for data.reader=window"
@@ -27,12 +27,8 @@ HELP = "merge record sets into one set in random order, without header, for data
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    add_sets(parser)
-    add_output(parser)
+    add_merge(parser, ("stacked", "shared"))
     add_seed(parser)
-    parser.add_argument(
-        "--labels", choices=("stacked", "shared"), default="stacked", help="see data.labels"
-    )
     parser.add_argument(
         "--memory-mib",
         type=int,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.people import people_path
+from launch.config.printable_text import printable
 from tools.data.commands.set_options import (
     add_output,
     add_set,
@@ -17,8 +18,7 @@ from tools.data.commands.set_options import (
     write_or_describe,
 )
 from tools.data.held_out_pairs import choose_pairs, describe_folds, write_held_out
-from tools.data.packing import choose_held
-from tools.data.printable_text import printable
+from tools.data.pack_plan import choose_held
 from tools.data.record_sets import opened, select
 from tools.data.set_publishing import HELD_OUT, MIN_PAIRS
 

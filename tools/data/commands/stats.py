@@ -10,10 +10,11 @@ from typing import Any
 
 from atomic_write import atomic_write
 from launch.config.paths import home_path
+from launch.config.printable_text import printable
 from tools.data.commands.set_options import add_set, require_number
 from tools.data.histogram import draw_histogram
-from tools.data.printable_text import printable
-from tools.data.record_sets import explained_writing, opened
+from tools.data.output_folder import explained_writing
+from tools.data.record_sets import opened
 from tools.data.set_statistics import count_images, describe_set
 
 HELP = "count the images and identities of a record set, and describe its JPEGs"

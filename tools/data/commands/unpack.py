@@ -7,11 +7,11 @@ import argparse
 
 import numpy as np
 
+from launch.config.printable_text import printable
 from tools.data.commands.set_options import DRY_RUN_TEXT, add_output, add_set
-from tools.data.output_folder import check_output, make_output
-from tools.data.printable_text import printable
+from tools.data.output_folder import check_output, explained_writing, make_output
 from tools.data.progress import Progress
-from tools.data.record_sets import estimate_bytes, explained_writing, opened
+from tools.data.record_sets import estimate_bytes, opened
 from tools.data.unpacking import STATE_FOLDER, check_state, folder_names, unpack
 
 HELP = "write the images of a record set to one folder per identity"

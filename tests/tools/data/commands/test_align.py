@@ -222,7 +222,7 @@ def test_a_killed_command_leaves_only_complete_images_and_continues(folder):
         (["--quality", "101"], "--quality: must be in 1 .. 100, got 101"),
         (["--processes", "0"], "--processes: must be in 1 .. 256, got 0"),
         (["--min-score", "2"], "--min-score: must be from 0 to 1, got 2.0"),
-        (["--detector", "yunet"], "--detector: must be the name of a detector, got 'yunet'"),
+        (["--detector", "dlib"], "--detector: must be the name of a detector, got 'dlib'"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(folder, words, problem, capsys):

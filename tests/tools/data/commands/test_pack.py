@@ -29,17 +29,18 @@ from tests.tools.data.sets import (
     with_exif,
     write_people,
 )
-from tools.data import packing, unfinished_records
+from tools.data import pack_plan, packing, unfinished_records
 from tools.data.commands import pack
 from tools.data.image_fitting import ImageFormat
-from tools.data.packing import STATE_FOLDER, Packing, PackOptions
+from tools.data.pack_plan import PackOptions
+from tools.data.packing import STATE_FOLDER, Packing
 
 ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch):
-    monkeypatch.setattr(packing, "_PIECE_IMAGES", 5)
+    monkeypatch.setattr(pack_plan, "_PIECE_IMAGES", 5)
 
 
 def names(folder: Path) -> list[str]:
@@ -486,7 +487,7 @@ def test_workers_do_not_hold_the_journal(photographs, tmp_path, monkeypatch):
         return work
 
     monkeypatch.setattr(packing, "_make_worker", report_files)
-    plan = packing.make_plan(pack.find_in_folder(photographs), PackOptions(ImageFormat(112, 112)))
+    plan = pack_plan.make_plan(pack.find_in_folder(photographs), PackOptions(ImageFormat(112, 112)))
     work = Packing(plan, tmp_path / "state")
     with pytest.raises(ValueError) as error:
         work.run(2, lambda *_: None)

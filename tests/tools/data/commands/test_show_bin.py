@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -63,3 +64,12 @@ def test_pairs_of_one_person_are_framed_green_and_others_red(file, tmp_path, cap
 def test_a_missing_set_is_one_sentence(tmp_path, capsys):
     assert data.main(["show-bin", str(tmp_path / "none.bin")]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}/none.bin: cannot be read")
+
+
+def test_pipes_and_devices_are_refused_at_once(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.bin")
+    for name in (tmp_path / "pipe.bin", "/dev/zero"):
+        assert data.main(["show-bin", str(name)]) == 2
+        assert f"{name}: cannot be read as a verification set, got 'A special file" in (
+            capsys.readouterr().err
+        )

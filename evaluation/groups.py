@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Error rates by group, for example by the groups African, Asian, Caucasian and Indian of RFW.
+
+Wang et al., "Racial Faces in the Wild", ICCV 2019.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from atomic_write import atomic_write
+from evaluation.distinct import find_distinct
+from evaluation.pairs import Pairs, PairsError, name_image
+from evaluation.people import people_path, read_names
+from evaluation.threshold_transfer import errors_at
+
+MAX_GROUPS = 64
+BLOCK_IMAGES = 1024
+"""Number of images that `count_matches` compares with all images at a time."""
+
+
+class Groups(NamedTuple):
+    """Groups of the images of a verification set of P pairs.
+
+    Parameters
+    ----------
+    names
+        Names of the G groups, sorted.
+    numbers
+        Number of each image's group, (2 P,) int.
+    people
+        Number of each image's person, (2 P,) int; None if NAME.people.txt does not exist.
+    mixed
+        The people whose images are in several groups: for each, the name of the person and the
+        names of the groups.
+    """
+
+    names: Sequence[str]
+    numbers: np.ndarray
+    people: np.ndarray | None
+    mixed: Sequence[tuple[str, Sequence[str]]]
+
+
+def groups_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of NAME.groups.txt beside the verification set NAME.bin."""
+    return Path(path).with_suffix(".groups.txt")
+
+
+def write_groups(path: str | os.PathLike[str], names: Iterable[str]) -> None:
+    """Write NAME.groups.txt beside the verification set NAME.bin.
+
+    Parameters
+    ----------
+    path
+        File of the set, NAME.bin.
+    names
+        Name of the group of each image, two per pair, in the order of the pairs.
+    """
+    with atomic_write(groups_path(path), "w") as file:
+        file.writelines(f"{name}\n" for name in names)
+
+
+def find_groups_of(pairs: Pairs) -> Groups | None:
+    """Read NAME.groups.txt beside NAME.bin; return None if the file does not exist.
+
+    The file has one line per image with the name of the image's group, two lines per pair, in the
+    order of the pairs.
+
+    Raises
+    ------
+    PairsError
+        If the file cannot be read, has another number of lines or an empty line, or names fewer
+        than two or more than MAX_GROUPS groups.
+    """
+    path = groups_path(pairs.path)
+    if not os.path.lexists(path):
+        return None
+    labels = read_names(path, len(pairs.images), "group")
+    names = sorted(set(labels))
+    if not 2 <= len(names) <= MAX_GROUPS:
+        raise PairsError(
+            f"{path}: must name from 2 to {MAX_GROUPS} groups, got {len(names)}; write the group "
+            "of each image, or remove the file"
+        )
+    position = {name: number for number, name in enumerate(names)}
+    numbers = np.array([position[label] for label in labels])
+    people = _read_people_names(pairs)
+    if people is None:
+        return Groups(names, numbers, None, _mixed_pairs(pairs, labels))
+    position = {name: number for number, name in enumerate(dict.fromkeys(people))}
+    return Groups(
+        names, numbers, np.array([position[name] for name in people]), _mixed(people, labels)
+    )
+
+
+def _read_people_names(pairs: Pairs) -> Sequence[str] | None:
+    path = people_path(pairs.path)
+    return read_names(path, len(pairs.images), "person") if os.path.lexists(path) else None
+
+
+def _mixed(people: Sequence[str], labels: Sequence[str]) -> Sequence[tuple[str, Sequence[str]]]:
+    found: dict[str, set[str]] = {}
+    for person, label in zip(people, labels, strict=True):
+        found.setdefault(person, set()).add(label)
+    return [(person, sorted(groups)) for person, groups in found.items() if len(groups) > 1]
+
+
+def _mixed_pairs(pairs: Pairs, labels: Sequence[str]) -> Sequence[tuple[str, Sequence[str]]]:
+    """Return the same-person pairs whose images are in two groups; the images name the person."""
+    return [
+        (f"the person of {name_image(2 * pair)}", sorted(labels[2 * pair : 2 * pair + 2]))
+        for pair in map(int, np.flatnonzero(pairs.issame))
+        if labels[2 * pair] != labels[2 * pair + 1]
+    ]
+
+
+def group_errors(
+    threshold: float,
+    distances: np.ndarray,
+    issame: np.ndarray,
+    *,
+    groups: Groups,
+    people: np.ndarray,
+) -> dict[str, dict[str, Any]]:
+    """Return the errors of the pairs within each group at a common threshold, by group.
+
+    Parameters
+    ----------
+    threshold
+        Squared distance; a pair is accepted if its distance is smaller.
+    distances, issame
+        Distance of each pair, and whether the pair shows one person, (P,) each.
+    people
+        Number of the person or group of linked images of each image of each pair, (P, 2) int.
+
+    Outputs
+    -------
+    Result of `evaluation.threshold_transfer.errors_at` for each group with pairs.
+    """
+    sides = groups.numbers.reshape(-1, 2)
+    found = {}
+    for number, name in enumerate(groups.names):
+        inside = (sides == number).all(axis=1)
+        if inside.any():
+            found[name] = errors_at(threshold, distances[inside], issame[inside], people[inside])
+    return found
+
+
+def cross_group_rates(
+    threshold: float,
+    distances: np.ndarray,
+    pairs: Pairs,
+    *,
+    groups: Groups,
+    embeddings: np.ndarray,
+) -> dict[str, Any]:
+    """Return the false match rate of each pair of groups at a common threshold.
+
+    If the people are known, all pairs of distinct images of two people count.  Otherwise the
+    different-person pairs of the set count.
+
+    Parameters
+    ----------
+    threshold
+        Squared distance; a pair is accepted if its distance is smaller.
+    distances
+        Distances of the P pairs, (P,).
+    embeddings
+        Raw embeddings of the 2 P images, (2 P, E).
+
+    Outputs
+    -------
+    ``groups``, the names of the G groups; ``pairs`` and ``false_matches``, counts as G lists of G
+    numbers; ``fmr``, their quotient, None without pairs; ``of``, "all images" or "the set's pairs".
+    """
+    count = len(groups.names)
+    if groups.people is None:
+        sides = groups.numbers.reshape(-1, 2)[~pairs.issame]
+        accepted = distances[~pairs.issame] < threshold
+        totals, matches = np.zeros((2, count, count), np.int64)
+        np.add.at(totals, (sides[:, 0], sides[:, 1]), 1)
+        np.add.at(matches, (sides[:, 0], sides[:, 1]), accepted)
+        totals, matches = (_both_orders(counts) for counts in (totals, matches))
+    else:
+        first, _ = find_distinct(pairs.images)
+        units = np.asarray(embeddings[first], np.float32)
+        units = units / np.linalg.norm(units, axis=1, keepdims=True)
+        totals, matches = count_matches(
+            units, groups.numbers[first], groups.people[first], threshold, count
+        )
+    return {
+        "groups": list(groups.names),
+        "of": "the set's pairs" if groups.people is None else "all images",
+        "pairs": totals.tolist(),
+        "false_matches": matches.tolist(),
+        "fmr": [
+            [match / total if total else None for match, total in zip(*row, strict=True)]
+            for row in zip(matches.tolist(), totals.tolist(), strict=True)
+        ],
+    }
+
+
+def _both_orders(counts: np.ndarray) -> np.ndarray:
+    """Add the counts of (group 1, group 2) to those of (group 2, group 1), if the groups differ."""
+    return counts + counts.T - np.diag(np.diag(counts))
+
+
+def count_matches(
+    units: np.ndarray, groups: np.ndarray, people: np.ndarray, threshold: float, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count the pairs of images of two people, and those that are accepted, by pair of groups.
+
+    Parameters
+    ----------
+    units
+        Embeddings of length 1 of n images, (n, E) float32.
+    groups, people
+        Numbers of the group and of the person of each image, (n,) int.
+    threshold
+        Squared distance; a pair is accepted if its distance is smaller.
+    count
+        Number of groups G.
+
+    Outputs
+    -------
+    Two int64 arrays (G, G), symmetric: numbers of pairs and of accepted pairs.
+    """
+    member = np.eye(count, dtype=np.float32)[groups]  # (n, G)
+    totals, matches = np.zeros((2, count, count), np.int64)
+    for rows in _blocks(len(units)):
+        differ = (people[rows, None] != people).astype(np.float32)
+        accepted = (2 - 2 * (units[rows] @ units.T) < threshold) * differ
+        # Rows first: a sum over the images of one row is exact in float32.
+        totals += member[rows].T.astype(np.int64) @ (differ @ member).astype(np.int64)
+        matches += member[rows].T.astype(np.int64) @ (accepted @ member).astype(np.int64)
+    # Both orders of a pair were counted: a diagonal cell has each of its pairs twice.
+    halved = np.where(np.eye(count, dtype=bool), 2, 1)
+    return totals // halved, matches // halved
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    for start in range(0, count, BLOCK_IMAGES):
+        yield slice(start, start + BLOCK_IMAGES)
