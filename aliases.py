@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-_DEPTHS = (18, 34, 50, 100)
+_DEPTHS = (18, 34, 50, 100, 152, 200)
 
 _LOSSES: dict[str, tuple[str, ...]] = {
     # CosFace is also called Additive Margin Softmax (Wang et al.) and LMCL.
@@ -39,11 +39,15 @@ npcface qmagface sphereface2 spherefacer uniface vsoftmax
 """Losses that this project lacks and whose names resemble those of other losses."""
 
 _NETS: dict[str, tuple[str, ...]] = {
-    # InsightFace calls MobileFaceNet y1 in its MXNet code and mbf in arcface_torch.
-    **dict.fromkeys(("y1", "mbf", "mfn", "fmobilefacenet", "mobileface"), ("mobilefacenet",)),
+    # InsightFace calls MobileFaceNet y1 or y2 in its MXNet code and mbf in arcface_torch.
+    **dict.fromkeys(("mfn", "fmobilefacenet", "mobileface"), ("mobilefacenet",)),
+    "y": ("mobilefacenet", "mobilefacenet_y2"),
+    **dict.fromkeys(("getmbf", "mbfscale2"), ("mbf",)),
+    **dict.fromkeys(("getmbflarge", "mbflarge", "mbfl"), ("mbf_large",)),
+    **dict.fromkeys(("getmobilefacenet", "semobilefacenet"), ("gluonfr_mobilefacenet",)),
     **{
         f"{name}{depth}": (f"iresnet{depth}",)
-        for name in ("r", "ir", "resnet", "fresnet")
+        for name in ("ir", "resnet", "fresnet")
         for depth in _DEPTHS
     },
     **{f"lresnet{depth}eir": (f"iresnet{depth}",) for depth in _DEPTHS},
@@ -52,13 +56,66 @@ _NETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("iresnet", "resnet", "ir", "fresnet"), tuple(f"iresnet{depth}" for depth in _DEPTHS)
     ),
+    # The networks with squeeze-and-excitation of InsightFace are iresnets with se.
+    **{
+        f"{name}{depth}": (f"iresnet{depth}",)
+        for name in ("irse", "seiresnet", "iresnetse")
+        for depth in _DEPTHS
+    },
+    **dict.fromkeys(("mobilenet", "mobilenetv1", "fmobilenet"), ("mobilenet_v1",)),
+    **dict.fromkeys(("fmnasnet", "mnasneta1", "mnasnetb1"), ("mnasnet",)),
+    **dict.fromkeys(
+        ("densenet", "fdensenet"), tuple(f"densenet{depth}" for depth in (121, 161, 169, 201))
+    ),
+    **{f"d{depth}": (f"densenet{depth}",) for depth in (121, 161)},
+    **dict.fromkeys(("varg", "vargnet"), ("vargfacenet",)),
+    **dict.fromkeys(("seresnet", "senet"), ("seresnet18", "seresnet50", "seresnet101")),
+    **{
+        f"{name}{depth}{version}": (f"seresnet{depth}",)
+        for name in ("lseresnet", "seresnet")
+        for depth in (18, 50, 101)
+        for version in ("v2", "")
+        if (name, version) != ("seresnet", "")
+    },
+    **dict.fromkeys(
+        ("attention", "attentionnet", "attentionfacenet", "residualattention"),
+        ("attention56", "attention92"),
+    ),
+    **{
+        f"{name}{depth}": (f"attention{depth}",)
+        for name in ("attentionfacenet", "attentionnet")
+        for depth in (56, 92)
+    },
+    **dict.fromkeys(("dpn", "fdpn"), tuple(f"dpn{depth}" for depth in (68, 92, 107, 131))),
+    **dict.fromkeys(
+        ("inceptionresnet", "irv2", "incresv2", "finceptionresnetv2"), ("inception_resnet_v2",)
+    ),
+    **dict.fromkeys(("ghostnetv1", "ghostfacenet", "ghostfacenets", "ghost"), ("ghostnet",)),
+    **dict.fromkeys(
+        ("mobilenetv3large", "mobilenetv3small", "mobilenetlarge", "mobilenetsmall"),
+        ("mobilenet_v3",),
+    ),
+    **dict.fromkeys(("efficientnet", "effnet", "effnetb0"), ("efficientnet_b0",)),
+    "vit": ("vit_t", "vit_s"),
+    **dict.fromkeys(("vittiny", "vit_tiny"), ("vit_t",)),
+    **dict.fromkeys(("vitsmall", "vit_small"), ("vit_s",)),
+    # arcface_torch states the drop path and the mask ratio in the name.
+    **{
+        f"vit_{size}_dp005_mask{end}": (f"vit_{size}",)
+        for size in "ts"
+        for end in ("0", "_0", "_005")
+    },
 }
 
-_MISSING_NETS = "mobilenet mobilenetv1 mobilenetv2 mobilenetv3 mnas m1 m05 m025".split() + [
-    f"{name}{depth}"
-    for name in ("irse", "seresnet", "seiresnet", "resnext", "resnest", "densenet")
-    for depth in _DEPTHS
+_MISSING_NETS = """
+densenet264 dpn98 ghostnetv2 ghostnetv3 inceptionresnetv1 inceptionv4 m2 m025 mobilenetv2
+mobilenetv4 n1 r2060 vargnetv2 vitb vitbase vitl vitlarge x1
+""".split()
+_MISSING_NETS += [
+    f"vit_{size}_dp005_mask{end}" for size in ("b", "l") for end in ("0", "_0", "_005")
 ]
+_MISSING_NETS += [f"efficientnetb{number}" for number in range(1, 8)]
+_MISSING_NETS += [f"{name}{depth}" for name in ("resnext", "resnest") for depth in _DEPTHS]
 """Networks that this project lacks and whose names resemble those of other networks."""
 
 _SETTINGS: dict[str, tuple[str, ...]] = {
@@ -80,7 +137,12 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("k", "subcenter"), ("sub_centers",)),
     **dict.fromkeys(("emb", "embsize", "embdim", "embeddingdim"), ("embedding_size",)),
     **dict.fromkeys(("featuredim", "featdim", "numfeatures"), ("embedding_size",)),
-    **dict.fromkeys(("multiplier", "widthmultiplier"), ("width",)),
+    **dict.fromkeys(("multiplier", "widthmultiplier", "netmultiplier"), ("width",)),
+    **dict.fromkeys(("netse", "usese", "versionse", "squeezeexcitation"), ("se",)),
+    **dict.fromkeys(("netunit", "versionunit", "residualunit"), ("unit",)),
+    **dict.fromkeys(("netblocks", "layers"), ("blocks", "units")),
+    **dict.fromkeys(("netoutput", "versionoutput", "fctype"), ("output",)),
+    "densenetdropout": ("layer_dropout",),
     # Data.
     **dict.fromkeys(("rec", "path", "root", "recfile", "pathimgrec", "folder"), ("records",)),
     **dict.fromkeys(("batch", "bs", "perbatchsize", "batchsizeperrank"), ("batch_size",)),

@@ -7,7 +7,8 @@ the names and shapes of the weights, for the checks, and later the weights by br
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,8 @@ from launch.config.configuration import (
     read_choice,
 )
 from launch.ranks.agreement import Refused, agree
-from nets import NETS, build_net
-from ranges import checked_options
+from nets import ALIASES, NETS, build_net
+from ranges import checked_options, settings
 from training.run_folder import unfinished_config
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from launch.ranks.comm import Comm
 
-TRAINING_KEYS = ("dropout",)
+TRAINING_KEYS = ("dropout", "layer_dropout")
 """Keys of ``net`` that do not change the weights, so a run may set other values than the model."""
 LONG_KEYS = ("symbol",)
 """Keys of ``net`` whose values are too long for messages."""
@@ -153,12 +154,12 @@ def take_net(config: Config, model: Pretrained) -> Config:
     try:
         merged = _merge(model.net, given)
     except ConfigError:
-        if net.name in ("", model.net["name"]):
+        if _is_name_of(net.name, model):
             raise
         merged = None
     except ValueError as error:
         raise InterchangeError(f"{model.source}: {error}") from None
-    same_name = net.name in ("", model.net["name"])
+    same_name = _is_name_of(net.name, model)
     stored = {"name": "", **(merged.defaults if merged else {}), **model.net}
     wrong = {
         key: value
@@ -168,10 +169,10 @@ def take_net(config: Config, model: Pretrained) -> Config:
     if merged and same_name and wrong and _has_same_weights(model, merged, wrong):
         wrong = {}
     if wrong or not same_name:
-        got = _listing({"name": net.name, **wrong} if net.name else wrong)
+        got = _listing({"name": net.name, **wrong} if net.name else wrong, wrong)
         raise ConfigError(
-            f"train.pretrained: the net of {model.source} is {_listing(stored)}, got {got}; write "
-            f"{_listing(stored)}, or remove these keys to use the net of the model"
+            f"train.pretrained: the net of {model.source} is {_listing(stored, wrong)}, got {got}; "
+            f"write {_listing(stored, wrong)}, or remove these keys to use the net of the model"
         )
     assert merged is not None
     return replace(config, net=merged)
@@ -226,7 +227,30 @@ def _facts(model: StoredModel) -> dict[str, Any]:
     }
 
 
-def _listing(net: Mapping[str, Any]) -> str:
-    """Return settings of a net as text, as they are written on the command line."""
-    shown = {k: v for k, v in net.items() if k not in LONG_KEYS and k not in TRAINING_KEYS}
-    return " ".join(f"net.{key}={value}" for key, value in shown.items())
+def _is_name_of(name: str, model: Pretrained) -> bool:
+    """Return whether a name is empty or that of the net of the model, which may have two names."""
+    own = str(model.net["name"])
+    return name in ("", own) or ALIASES.get(name, name) == ALIASES.get(own, own)
+
+
+def _listing(net: Mapping[str, Any], named: Container[str] = ()) -> str:
+    """Return settings of a net as text, as they are written on the command line.
+
+    Settings that have the values of the defaults are left out, except those in ``named``.
+    """
+    build = NETS.get(str(net.get("name")))
+    usual = {key: each.default for key, each in settings(build).items()} if build else {}
+    return " ".join(
+        _word(key, value)
+        for key, value in net.items()
+        if key not in LONG_KEYS
+        and key not in TRAINING_KEYS
+        and (key in named or key not in usual or usual[key] != value)
+    )
+
+
+def _word(key: str, value: Any) -> str:
+    """Return an override of a setting of the net, quoted if a shell would change the text."""
+    if isinstance(value, list):
+        return f"'net.{key}={json.dumps(value, separators=(',', ':'))}'"
+    return f"net.{key}={str(value).lower() if isinstance(value, bool) else value}"

@@ -16,9 +16,11 @@ from typing import Any
 from interchange.layer_names import Layer, net_layers
 from interchange.model import InterchangeError
 from interchange.stored_tensor import StoredTensor, describe_names
+from nets import NETS
 from nets.image_size import HALVINGS
 from nets.iresnet import STAGE_CHANNELS, UNITS
-from nets.mobilefacenet import STEM_CHANNELS
+from nets.mobilefacenet import BLOCKS, STEM_CHANNELS
+from ranges import settings
 
 IGNORED = ".num_batches_tracked"
 """End of the names of PyTorch's counters of training steps, which no network needs."""
@@ -41,9 +43,18 @@ _MOBILEFACENET = {
 }  # fmt: skip
 _GDC = {"embedding.linear": "features.layers.2", "embedding.norm": "features.layers.3"}
 _CURE = (
-    "use a file of iresnet18, 34, 50, 100 or of MobileFaceNet with scale=1, or export the model "
-    "to ONNX"
+    "use a file of iresnet18, 34, 50, 100, 200, of get_mbf or of get_mbf_large, or export the "
+    "model to ONNX"
 )
+_STEM_BLOCK = re.compile(r"stem_depthwise\.(\d+)\.(\w+)")
+MOBILEFACENETS: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "mobilefacenet": ("mbf", BLOCKS),
+    "mbf": ("mbf", BLOCKS),
+    "mbf_large": ("mbf_large", (2, 8, 12, 4)),
+}
+"""Mapping from our MobileFaceNets that arcface_torch has to its name for them and to the blocks.
+
+arcface_torch's mbf with scale 1 is our mobilefacenet."""
 
 
 def torch_name(net_name: str, name: str) -> str:
@@ -52,12 +63,12 @@ def torch_name(net_name: str, name: str) -> str:
     Parameters
     ----------
     net_name
-        Name of our network: "mobilefacenet", or "iresnet" and a number of layers.
+        Name of our network: a key of ``MOBILEFACENETS``, or "iresnet" and a number of layers.
     name
         Name of the parameter in our network, for example "stages.0.1.first.conv.weight".
     """
     module, _, role = name.rpartition(".")
-    translate = _mobilefacenet_module if net_name == "mobilefacenet" else _iresnet_module
+    translate = _mobilefacenet_module if net_name in MOBILEFACENETS else _iresnet_module
     return f"{translate(module)}.{_ROLES.get(role, role)}"
 
 
@@ -79,6 +90,8 @@ def _mobilefacenet_module(module: str) -> str:
         first = f"layers.{2 + 2 * stage}"
         start = first if index == 0 else f"layers.{3 + 2 * stage}.layers.{index - 1}"
         return f"{start}.layers.{_BOTTLENECK[match[3]]}.{layer}"
+    if match := _STEM_BLOCK.fullmatch(block):
+        return f"layers.1.layers.{match[1]}.layers.{_BOTTLENECK[match[2]]}.{layer}"
     return f"{_MOBILEFACENET[block]}.{layer}"
 
 
@@ -152,18 +165,27 @@ def _find_mobilefacenet(
         return torch_name("mobilefacenet", own)
 
     stem = _require(path, tensors, name("stem.conv.weight"), axes=4)
-    large = any(each.startswith("layers.1.layers.0.layers.") for each in tensors)
-    if stem[0] != STEM_CHANNELS or large:
-        layout = "get_mbf_large" if large else "get_mbf"
+    blocks = _stem_blocks(tensors)
+    found = [n for n, (_, known) in MOBILEFACENETS.items() if known[0] == blocks]
+    scale, remainder = divmod(stem[0], STEM_CHANNELS)
+    if not found or remainder or not scale:
         raise InterchangeError(
-            f"{path}: must be arcface_torch's MobileFaceNet with scale=1, got the layout of "
-            f"{layout} with scale={stem[0] / STEM_CHANNELS:g}, which has other groups and "
-            f"expansions; {_CURE}"
+            f"{path}: must be arcface_torch's get_mbf or get_mbf_large, got {blocks} blocks in the "
+            f"stem with {stem[0]} channels; {_CURE}"
         )
     pool = _require(path, tensors, name("embedding.pool.conv.weight"), axes=4)
     weight = _require(path, tensors, name("embedding.linear.weight"), axes=2)
     size = image_size or (pool[2] << HALVINGS, pool[3] << HALVINGS)
-    return {"name": "mobilefacenet", "embedding_size": weight[0]}, size
+    own = found[0] if scale == 1 else found[-1]
+    net = {"name": own, "embedding_size": weight[0]}
+    usual = settings(NETS[own])["scale"].default
+    return {**net, **({} if scale == usual else {"scale": scale})}, size
+
+
+def _stem_blocks(tensors: Mapping[str, StoredTensor]) -> int:
+    """Return the number of bottlenecks of the stem; 1 if a single convolution takes their place."""
+    pattern = re.compile(r"layers\.1\.layers\.(\d{1,4})\.layers\.")
+    return len({match[1] for name in tensors if (match := pattern.match(name))}) or 1
 
 
 def _require(

@@ -36,8 +36,10 @@ def adapt_input(
     """Return a graph that computes the same embeddings from the input of our networks.
 
     Scaling nodes at the start of the graph are removed.  Another divisor changes the weights of the
-    first convolution; this change is exact.  Another mean requires a node of scale and shift in
-    front of the graph, because the convolution pads the output of that node with 0.
+    first convolution.  Another divisor or mean changes the statistics of a first batch
+    normalisation.  Both changes are exact.  Another mean before a convolution requires a node of
+    scale and shift in front of the graph, because the convolution pads the output of that node
+    with 0.
 
     Parameters
     ----------
@@ -85,6 +87,8 @@ def adapt_input(
         return stripped
     if not own_shift.any() and (rescaled := _scale_weights(stripped, own_scale)):
         return rescaled
+    if renormalised := _scale_norms(stripped, own_scale, own_shift):
+        return renormalised
     return _put_in_front(stripped, own_scale, own_shift)
 
 
@@ -137,6 +141,26 @@ def _scale_weights(graph: Graph, scale: np.ndarray) -> Graph | None:
     factor = scale.reshape(1, -1, 1, 1)
     scaled = {name: (graph.tensors[name] * factor).astype(np.float32) for name in names}
     return replace(graph, tensors={**graph.tensors, **scaled})
+
+
+def _scale_norms(graph: Graph, scale: np.ndarray, shift: np.ndarray) -> Graph | None:
+    """Change the statistics of the batch normalisations that alone use the input, else None.
+
+    A batch normalisation of scale * x + shift is one of x with other statistics, which is exact.
+    """
+    norms = graph.consumers().get(Output(graph.inputs[0]), [])
+    if not norms or any(node.op != "batch_norm" for node in norms):
+        return None
+    changed = {}
+    for node in norms:
+        mean, variance = (node.tensors[f"running_{name}"] for name in ("mean", "var"))
+        epsilon = node.attributes["epsilon"]
+        spread = graph.tensors[variance].astype(np.float64) + epsilon
+        changed[mean] = ((graph.tensors[mean] - shift) / scale).astype(np.float32)
+        changed[variance] = (spread / scale**2 - epsilon).astype(np.float32)
+        if (changed[variance] < 0).any():
+            return None
+    return replace(graph, tensors={**graph.tensors, **changed})
 
 
 def _reverse_channels(graph: Graph, where: str) -> Graph:

@@ -162,6 +162,12 @@ def read_global_pool(attributes: Attributes) -> dict[str, Any]:
     return {"kind": kinds[attributes.get("pool_type", "max")]}
 
 
+def read_adaptive_pool(attributes: Attributes) -> dict[str, Any]:
+    """Convert the attributes of AdaptiveAvgPooling2D, whose output must be one pixel."""
+    require(attributes.get("output_size", ()) in (1, (), (1,), (1, 1)), "output_size")
+    return {"kind": "average"}
+
+
 def write_global_pool(attributes: Attributes) -> dict[str, Any]:
     """Return the attributes of Pooling over the feature map."""
     kind = {"average": "avg"}.get(attributes["kind"], attributes["kind"])

@@ -11,6 +11,7 @@ from interchange.mxnet_attributes import (
     Attributes,
     nothing,
     number,
+    read_adaptive_pool,
     read_batch_norm,
     read_conv,
     read_global_pool,
@@ -64,6 +65,7 @@ NORM = Operator(
 )
 POOL = Operator("pool", read_pool, write_pool)
 GLOBAL_POOL = Operator("global_pool", read_global_pool, write_global_pool)
+ADAPTIVE_POOL = Operator("global_pool", read_adaptive_pool, write_global_pool)
 DENSE = Operator("dense", nothing, lambda attributes: {"flatten": True}, ("weight", "bias"))
 PRELU = Operator("prelu", nothing, lambda attributes: {"act_type": "prelu"}, ("slope",))
 LEAKY = {
@@ -116,6 +118,7 @@ OPERATORS: dict[str, Operator] = {
     "SyncBatchNorm": NORM,
     "_contrib_SyncBatchNorm": NORM,
     "FullyConnected": DENSE,
+    "_contrib_AdaptiveAvgPooling2D": ADAPTIVE_POOL,
     "elemwise_add": _ADD,
     "_plus": _ADD,
     "_Plus": _ADD,

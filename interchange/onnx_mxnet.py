@@ -105,6 +105,30 @@ def _upsample(writer: NodeWriter, node: Node) -> None:
     )
 
 
+def _bilinear(writer: NodeWriter, node: Node) -> None:
+    """Translate BilinearResize2D, which by default aligns the corners, to a size in pixels."""
+    aligned = _value(node, "align_corners", True)
+    if node.attributes.get("mode", "size") != "size" or not aligned or len(node.inputs) != 1:
+        raise ValueError("the mode must be size, with align_corners")
+    (x,) = writer.inputs(node)
+    shape = writer.step(node, "shape", "Shape", [x])
+    begin, end = (
+        writer.integers(f"{node.name}_{name}", [side]) for name, side in (("begin", 0), ("end", 2))
+    )
+    kept = writer.step(node, "kept", "Slice", [shape, begin, end])
+    sides = [int(_value(node, name, 1)) for name in ("height", "width")]
+    wanted = writer.step(
+        node, "sizes", "Concat", [kept, writer.integers(f"{node.name}_sides", sides)], axis=0
+    )
+    writer.finish(
+        node,
+        "Resize",
+        [x, "", "", wanted],
+        mode="linear",
+        coordinate_transformation_mode="align_corners",
+    )
+
+
 def _reduce(op_type: str) -> Any:
     def translate(writer: NodeWriter, node: Node) -> None:
         axes = axes_of(_value(node, "axis", None), writer.rank(node.inputs[0]))
@@ -142,6 +166,7 @@ MXNET_OPERATORS: Mapping[str, Any] = {
         "linalg_gemm2": _matmul,
         "LayerNorm": _layer_norm,
         "UpSampling": _upsample,
+        "_contrib_BilinearResize2D": _bilinear,
         "Pad": _pad,
         "pad": _pad,
         "norm": _norm,

@@ -205,6 +205,24 @@ def _upsample(reader: GraphReader, node: NodeProto) -> None:
     )
 
 
+def _resize(reader: GraphReader, node: NodeProto) -> None:
+    attributes = attributes_of(node)
+    mode = attributes.get("mode", "nearest"), attributes.get("coordinate_transformation_mode")
+    sizes = reader.constant(node, 3) if len(node.input) > 3 and node.input[3] else None
+    if mode != ("linear", "align_corners") or sizes is None or len(sizes) != 4:
+        _upsample(reader, node)
+        return
+    height, width = (int(side) for side in sizes[2:])
+    reader.state_shape(node, [reader.shape(node)[1], height, width])
+    reader.finish(
+        node,
+        "mxnet._contrib_BilinearResize2D",
+        [reader.value(node)],
+        height=str(height),
+        width=str(width),
+    )
+
+
 LAYERS: dict[str, Reading] = {
     "Conv": _conv,
     "BatchNormalization": _batch_norm,
@@ -217,6 +235,6 @@ LAYERS: dict[str, Reading] = {
     "GlobalAveragePool": _global_pool("average"),
     "LayerNormalization": _layer_norm,
     "Upsample": _upsample,
-    "Resize": _upsample,
+    "Resize": _resize,
 }
 """Mapping from an ONNX operator to the function that reads its nodes."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read GluonFR's MobileFaceNet from a ``.params`` file.
+"""Read GluonFR's networks from a ``.params`` file.
 
-The source is gluonfr/model_zoo/mobile_facenet.py of GluonFR 1.0.2 (PyPI), which trains on pixels
+The source is gluonfr/model_zoo of GluonFR 1.0.2 (PyPI), which trains on pixels
 divided by 255: scripts/train_script.py of https://github.com/THUFutureLab/gluon-face transforms
 images with ``ToTensor`` alone.
 """
@@ -12,10 +12,11 @@ import os
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interchange.gluonfr_order import NAMES, find_by_order
 from interchange.layer_names import BIAS, Layer, fit_layers, net_layers, with_own_input
 from interchange.model import InterchangeError, StoredModel
 from interchange.stored_tensor import StoredTensor, describe_names, read_float32
@@ -42,6 +43,7 @@ _STAGE = re.compile(r"stages\.(\d+)\.(\d+)\.(\w+)")
 # the sequence `features`).
 _TRUNK = (("stem", 0), ("stem_depthwise", 1), ("last", 7), ("embedding.pool", 8))
 _LINEAR, _NORM = ("embedding.linear", 9), ("embedding.norm", 10)
+_MOBILEFACENET = re.compile(r"features\.\d+\.\d+\.out\.|feature_stage\d+_bottleneck\d+_")
 _OWN_PREFIX = re.compile(r"(?:arg:|aux:)?(.*?)(?=feature_|output_)")
 
 
@@ -53,7 +55,7 @@ def read_gluonfr(
     std: Values = GLUONFR_STD,
     colour_order: str = "rgb",
 ) -> StoredModel:
-    """Read GluonFR's MobileFaceNet, with or without its classification layer.
+    """Read one of GluonFR's networks, with or without its classification layer.
 
     The weight of the classification layer becomes the class centres of the head.
 
@@ -75,20 +77,45 @@ def read_gluonfr(
     """
     path = os.fspath(path)
     tensors = _read_tensors(path)
+    classifier = _pop_classifier(tensors)
+    if any(_MOBILEFACENET.search(name) for name in tensors) and not _has_squeezes(tensors):
+        net, size, layers = _find_mobilefacenet(path, tensors, image_size)
+        what = _WHAT
+    else:
+        net, size, layers = find_by_order(path, tensors, image_size, _adapts)
+        what = f"GluonFR's {NAMES[net['name']]}"
+    parameters = fit_layers(path, what, tensors, layers, _adapts)
+    # Batch normalisations with scale=False: MXNet ignores their gamma.
+    for name in ("embedding.norm.gamma", "input_norm.gamma"):
+        if name in parameters:
+            parameters[name] = np.ones_like(parameters[name])
+    head, notices = _read_head(path, classifier, net["embedding_size"])
+    model = StoredModel(path, "gluonfr", net, size, parameters, head, notices=notices)
+    return with_own_input(model, mean=mean, std=std, colour_order=colour_order)
+
+
+def _find_mobilefacenet(
+    path: str, tensors: Mapping[str, StoredTensor], image_size: tuple[int, int] | None
+) -> tuple[dict[str, Any], tuple[int, int], dict[str, Layer]]:
+    """Return network, image size and layers of a MobileFaceNet, by the names of its tensors."""
     rename = _structure_name if any(n.startswith("features.") for n in tensors) else _prefix_name
     names = {key: rename(key) for key in ("embedding.linear.weight", "embedding.pool.conv.weight")}
-    _refuse_variants(path, tensors)
     weight, pool = (_require(path, tensors, name) for name in names.values())
     net = {"name": "mobilefacenet", "embedding_size": weight[0]}
     size = image_size or (pool[2] << HALVINGS, pool[3] << HALVINGS)
     layers = {rename(each.name): each for each in net_layers(path, net, size) if each.name != BIAS}
-    classifier = tensors.pop(CLASSIFIER if rename is _structure_name else "output_weight", None)
-    parameters = fit_layers(path, _WHAT, tensors, layers, _adapts)
-    # GluonFR's last batch normalisation has scale=False: MXNet ignores its gamma.
-    parameters["embedding.norm.gamma"] = np.ones(weight[0], np.float32)
-    head, notices = _read_head(path, classifier, weight[0])
-    model = StoredModel(path, "gluonfr", net, size, parameters, head, notices=notices)
-    return with_own_input(model, mean=mean, std=std, colour_order=colour_order)
+    return net, size, layers
+
+
+def _pop_classifier(tensors: dict[str, StoredTensor]) -> StoredTensor | None:
+    """Remove the weight of the classification layer, and return it if there is one."""
+    names = [name for name in tensors if re.fullmatch(r"(?:.*_)?output[._]weight", name)]
+    return tensors.pop(names[0]) if names else None
+
+
+def _has_squeezes(tensors: Mapping[str, StoredTensor]) -> bool:
+    """Return whether there are squeeze-and-excitation layers."""
+    return any(re.search(r"\.out\.3\.fc\.|selayer\d+_", name) for name in tensors)
 
 
 def _read_tensors(path: str) -> dict[str, StoredTensor]:
@@ -169,16 +196,6 @@ def _adapts(layer: Layer, shape: tuple[int, ...]) -> bool:
     if layer.name.endswith(".alpha"):
         return shape == (1,)
     return layer.name == "embedding.linear.weight" and shape == (*layer.shape, 1, 1)
-
-
-def _refuse_variants(path: str, tensors: Mapping[str, StoredTensor]) -> None:
-    """Raise InterchangeError for GluonFR's MobileFaceNet with squeeze-and-excitation layers."""
-    layers = [n for n in tensors if re.search(r"\.out\.3\.fc\.|selayer\d+_", n)]
-    if layers:
-        raise InterchangeError(
-            f"{path}: must be {_WHAT} with use_se=False, got the squeeze-and-excitation layer "
-            f"{layers[0]!r}; save the network with export() in GluonFR and import the symbol"
-        )
 
 
 def _require(path: str, tensors: Mapping[str, StoredTensor], name: str) -> tuple[int, ...]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
 import normalization
 from atomic_write import atomic_write
-from interchange.arcface_torch import IGNORED, torch_name, torch_names
+from interchange.arcface_torch import IGNORED, MOBILEFACENETS, torch_name, torch_names
 from interchange.layer_names import BIAS
 from interchange.model import InterchangeError, StoredModel
 from interchange.read_torch import TORCH_STD, read_safetensors
+from nets import ALIASES, NETS
+from ranges import settings
 
 FIRST_CONVOLUTION = "stem.conv.weight"
 TORCH_IMAGE_SIZE = (112, 112)
@@ -32,7 +35,7 @@ def write_safetensors(
     Parameters
     ----------
     model
-        Network: an iresnet, or mobilefacenet of width 1.
+        Network: an iresnet, mobilefacenet, mbf or mbf_large, with its usual settings.
     path
         File to write; its folder must exist.
     metadata
@@ -49,7 +52,6 @@ def write_safetensors(
         as the same network.
     """
     path = os.fspath(path)
-    _check_net(model, path)
     tensors = _torch_tensors(model, path)
     content = safetensors.numpy.save(tensors, {**(metadata or {}), **torch_contract(model)})
     try:
@@ -72,21 +74,37 @@ def write_safetensors(
     )
 
 
-def _check_net(model: StoredModel, path: str) -> None:
-    name, width = model.net["name"], model.net.get("width", 1.0)
-    if not (name.startswith("iresnet") or (name == "mobilefacenet" and width == 1)):
-        found = f"{name!r} of width {width:g}" if name == "mobilefacenet" else repr(name)
+def _known_net(model: StoredModel, path: str) -> dict[str, Any]:
+    """Return the arguments of the network with its long name and its embedding size.
+
+    Raises
+    ------
+    InterchangeError
+        If arcface_torch lacks the network.
+    """
+    name = ALIASES.get(model.net["name"], model.net["name"])
+    known = (
+        {key: each.default for key, each in settings(NETS[name]).items()} if name in NETS else {}
+    )
+    net = {"embedding_size": known.get("embedding_size"), **model.net, "name": name}
+    free = {"name", "embedding_size", "dropout", *(("scale",) if name in MOBILEFACENETS else ())}
+    changed = [key for key, value in net.items() if key not in free and value != known.get(key)]
+    if changed == ["output"] and net["output"] == "FC" and name.startswith("iresnet"):
+        changed = []  # the output E without dropout
+    if not (name.startswith("iresnet") or name in MOBILEFACENETS) or changed:
+        found = repr(name) + "".join(f", {key} {net[key]!r}" for key in changed)
         raise InterchangeError(
-            f"{path}: arcface_torch has the networks iresnet and mobilefacenet of width 1, got "
-            f"{found}; export the model as onnx or symbol"
+            f"{path}: arcface_torch has the networks iresnet, mobilefacenet, mbf and mbf_large "
+            f"with their usual settings, got {found}; export the model as onnx or symbol"
         )
+    return net
 
 
 def _torch_tensors(model: StoredModel, path: str) -> dict[str, np.ndarray]:
-    name = model.net["name"]
-    sizes = {"embedding_size": 512 if name.startswith("iresnet") else 128, **model.net}
+    net = _known_net(model, path)
+    name = net["name"]
     tensors = {}
-    for theirs, layer in torch_names(path, sizes, model.image_size).items():
+    for theirs, layer in torch_names(path, net, model.image_size).items():
         if layer.name == BIAS:
             continue
         values = np.ascontiguousarray(model.parameters[layer.name], np.float32)

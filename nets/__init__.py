@@ -7,16 +7,92 @@ from typing import Any
 from mxnet import gluon
 
 from nets import graph
+from nets.attention import MODULES, attention
+from nets.densenet import LAYERS as DENSENETS
+from nets.densenet import densenet
+from nets.dpn import SETTINGS as DPNS
+from nets.dpn import dpn
+from nets.efficientnet import efficientnet_b0
+from nets.ghostnet import ghostnet
 from nets.image_size import check_image_size
+from nets.inception_resnet import inception_resnet_v2
 from nets.iresnet import UNITS, iresnet
-from nets.mobilefacenet import MobileFaceNet
+from nets.mnasnet import mnasnet
+from nets.mobilefacenet import mobilefacenet
+from nets.mobilenet_v1 import mobilenet_v1
+from nets.mobilenet_v3 import mobilenet_v3
+from nets.seresnet import LAYERS as SERESNETS
+from nets.seresnet import seresnet
+from nets.vargfacenet import vargfacenet
+from nets.vision_transformer import SETTINGS as TRANSFORMERS
+from nets.vision_transformer import vision_transformer
 from ranges import checked_options
 
-__all__ = ["NETS", "build_net", "check_image_size"]
+__all__ = ["ALIASES", "NETS", "build_net", "check_image_size"]
+
+_OWN_NAMES: dict[str, Callable[..., gluon.HybridBlock]] = {
+    "mobilefacenet": mobilefacenet(
+        "mobilefacenet",
+        text="MobileFaceNet: bottlenecks, and a global depthwise convolution before the embedding.",
+    ),
+    "mobilefacenet_y2": mobilefacenet(
+        "mobilefacenet_y2",
+        blocks=(2, 8, 16, 4),
+        embedding_size=256,
+        text="MobileFaceNet with twice as many blocks, y2 of InsightFace's MXNet code.",
+    ),
+    "mbf": mobilefacenet(
+        "mbf",
+        scale=2,
+        embedding_size=512,
+        text="MobileFaceNet with bottlenecks of twice the output channels, mbf of arcface_torch.",
+    ),
+    "mbf_large": mobilefacenet(
+        "mbf_large",
+        blocks=(2, 8, 12, 4),
+        scale=4,
+        stem_expansion=128,
+        embedding_size=512,
+        text="MobileFaceNet with more blocks of four times the output channels, of arcface_torch.",
+    ),
+    "gluonfr_mobilefacenet": mobilefacenet(
+        "gluonfr_mobilefacenet",
+        se=True,
+        text="MobileFaceNet with squeeze-and-excitation, as GluonFR's with use_se=True.",
+    ),
+    **{f"iresnet{depth}": iresnet(depth) for depth in UNITS},
+    "mobilenet_v1": mobilenet_v1("mobilenet_v1", 1.0),
+    "mnasnet": mnasnet("mnasnet", 1.0),
+    **{f"densenet{depth}": densenet(depth) for depth in DENSENETS},
+    "vargfacenet": vargfacenet(),
+    **{f"seresnet{depth}": seresnet(depth) for depth in SERESNETS},
+    **{f"attention{depth}": attention(depth) for depth in MODULES},
+    **{f"dpn{depth}": dpn(depth) for depth in DPNS},
+    "inception_resnet_v2": inception_resnet_v2,
+    "ghostnet": ghostnet,
+    "mobilenet_v3": mobilenet_v3,
+    "efficientnet_b0": efficientnet_b0,
+    **{name: vision_transformer(name) for name in TRANSFORMERS},
+}
+_SHORT_NAMES: dict[str, tuple[str, Callable[..., gluon.HybridBlock] | None]] = {
+    "y1": ("mobilefacenet", None),
+    "y2": ("mobilefacenet_y2", None),
+    **{f"r{depth}": (f"iresnet{depth}", None) for depth in UNITS},
+    "m1": ("mobilenet_v1", None),
+    "m05": ("mobilenet_v1", mobilenet_v1("m05", 0.5)),
+    "mnas": ("mnasnet", None),
+    "mnas05": ("mnasnet", mnasnet("mnas05", 0.5)),
+    "mnas025": ("mnasnet", mnasnet("mnas025", 0.25)),
+    "d169": ("densenet169", None),
+    "d201": ("densenet201", None),
+}
+ALIASES: dict[str, str] = {alias: name for alias, (name, _) in _SHORT_NAMES.items()}
+"""Mapping from a short name in InsightFace to the name of the network here.  m05, mnas05 and
+mnas025 have another width by default."""
 
 NETS: dict[str, Callable[..., gluon.HybridBlock]] = {
-    "mobilefacenet": MobileFaceNet,
-    **{f"iresnet{depth}": iresnet(depth) for depth in UNITS},
+    **_OWN_NAMES,
+    **{alias: build or _OWN_NAMES[name] for alias, (name, build) in _SHORT_NAMES.items()},
 }
 """Mapping from the name of a network to the class or function that builds it.
 

@@ -175,46 +175,47 @@ class ConvNormPReLU(ConvNorm):
         return layers.conv_norm_prelu(F, x, self.conv, self.norm, self.act, fused=self._fused)
 
 
-class LinearBottleneck(gluon.HybridBlock):
-    """Bottleneck block: a 1x1, a depthwise 3x3 and a linear 1x1 convolution.
+class ReLU(gluon.HybridBlock):
+    """Rectifier max(x, 0), with the constructor of `PReLU`."""
 
-    The first convolution expands the number of channels, the last one reduces it again.
+    def __init__(self, channels: int, fused: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        return F.Activation(x, act_type="relu")
+
+
+def convolution(in_channels: int, channels: int, kernel: int = 1, *, stride: int = 1) -> nn.Conv2D:
+    """Create a convolution without bias and with padding, for outputs of ceil(side / stride).
+
+    He et al., arXiv:1502.01852, equation 14, gives the variance of the initial weights.
+    """
+    weights = init.Normal(math.sqrt(2.0 / (kernel**2 * channels)))
+    return nn.Conv2D(
+        channels,
+        kernel,
+        strides=stride,
+        padding=kernel // 2,
+        use_bias=False,
+        in_channels=in_channels,
+        weight_initializer=weights,
+    )
+
+
+def fixed_norm(channels: int, *, shift: bool = True) -> nn.BatchNorm:
+    """Create a batch normalisation with a fixed scale (gamma) of 1.
 
     Parameters
     ----------
-    in_channels
-        Number of input channels.
     channels
-        Number of output channels.
-    expanded
-        Number of channels of the depthwise convolution.
-    stride
-        Stride of the depthwise convolution. With stride 1 and equal numbers of input and output
-        channels, the block adds its input to its output.
-
-    Inputs
-    ------
-    x : (B, in_channels, H, W) float32
-
-    Outputs
-    -------
-    (B, channels, ceil(H / stride), ceil(W / stride)) float32
-
-    Notes
-    -----
-    Sandler et al., "MobileNetV2", arXiv:1801.04381, section 3.3, with PReLU instead of ReLU6.
+        Number of channels of the input.
+    shift
+        Whether training changes the offset (beta); if not, beta stays 0.
     """
-
-    def __init__(
-        self, in_channels: int, channels: int, expanded: int, stride: int = 1, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self._residual = stride == 1 and in_channels == channels
-        with self.name_scope():
-            self.expand = ConvNormPReLU(in_channels, expanded)
-            self.depthwise = ConvNormPReLU(expanded, expanded, 3, stride, 1, groups=expanded)
-            self.project = ConvNorm(expanded, channels)
-
-    def hybrid_forward(self, F: Any, x: Any) -> Any:
-        y = self.project(self.depthwise(self.expand(x)))
-        return F.elemwise_add(x, y) if self._residual else y
+    norm = nn.BatchNorm(in_channels=channels, **STATISTICS)
+    # A frozen gamma of 1 computes the same function as BatchNorm(scale=False), whose gradient of
+    # beta is reported to be wrong on some GPUs.
+    norm.gamma.grad_req = "null"
+    if not shift:
+        norm.beta.grad_req = "null"
+    return norm

@@ -1,135 +1,136 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Last layers of the networks, which compute the embedding from the last feature map.
-
-Shapes: B is the number of images in the batch, C the number of channels of the feature map, E the
-number of dimensions of an embedding.
-"""
+"""Choice of the last layers, which compute the embedding from the last feature map."""
 
 import math
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from mxnet import gluon, init
-from mxnet.gluon import nn
+from mxnet import gluon
 
-from nets.blocks import BN_EPSILON, BN_MOMENTUM, BatchNorm, ConvNorm
+from nets.blocks import PReLU
+from nets.embedding_layers import (
+    DenseEmbedding,
+    FlattenedEmbedding,
+    GlobalDepthwiseEmbedding,
+    PooledEmbedding,
+    WeightedPoolEmbedding,
+)
+from nets.image_size import check_features
+from ranges import Within
 
 MAX_EMBEDDING_SIZE = 8192
 """Largest number of dimensions of an embedding; a typing error must not fill the memory."""
+Output = Literal["E", "F", "FC", "G", "GAP", "GAP_PRELU", "GDC", "GNAP", "J", "Z"]
+OUTPUTS: Mapping[str, str] = {
+    "E": "batch normalisation, dropout, linear layer, batch normalisation",
+    "F": "batch normalisation, dropout, linear layer with bias",
+    "FC": "batch normalisation, linear layer, batch normalisation",
+    "G": "batch normalisation, linear layer with bias",
+    "GAP": "batch normalisation, PReLU, global average pooling, linear layer, batch normalisation",
+    "GAP_PRELU": "the layers of GAP, then PReLU (GluonFR's residual networks)",
+    "GDC": "global depthwise convolution, batch normalisation, linear layer, batch normalisation",
+    "GNAP": "batch normalisation, pixels weighted to equal norm, global average pooling, batch "
+    "normalisation, linear layer, batch normalisation",
+    "J": "linear layer, batch normalisation",
+    "Z": "batch normalisation, dropout; the embedding is the flattened feature map",
+}
+"""Mapping from an embedding output to its layers.  InsightFace's MXNet code has these names for all
+outputs but GAP_PRELU."""
+DROPOUT_OUTPUTS = ("E", "F", "Z")
+EmbeddingSize = Annotated[
+    int, Within(1, MAX_EMBEDDING_SIZE, "embedding sizes from 128 to 512 are usual")
+]
+Dropout = Annotated[
+    float,
+    Within(0, 1, "dropout 0 disables dropout; the ArcFace paper uses 0.4", open_high=True),
+]
 
 
-class GlobalDepthwiseEmbedding(gluon.HybridBlock):
-    """Last layers: global depthwise convolution (GDC), linear layer, batch normalisation.
-
-    Parameters
-    ----------
-    in_channels
-        Number of channels C of the feature map.
-    embedding_size
-        Number of dimensions E of the embedding.
-    feature_size
-        (height, width) of the feature map in pixels. The depthwise filter has the same size.
-
-    Inputs
-    ------
-    x : (B, C, *feature_size) float32
-
-    Outputs
-    -------
-    (B, E) float32
-
-    Notes
-    -----
-    Chen et al., "MobileFaceNets", arXiv:1804.07573, section 3.1, equation 1. The last batch
-    normalisation has a fixed scale (gamma) of 1, because the head normalises the embeddings. In
-    training this layer needs batches of at least two images, because the variance over a single
-    image is 0.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        embedding_size: int,
-        feature_size: tuple[int, int] = (7, 7),
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        with self.name_scope():
-            self.pool = ConvNorm(in_channels, in_channels, feature_size, groups=in_channels)
-            self.linear = _linear(in_channels, embedding_size)
-            self.norm = _fixed_scale_norm(embedding_size)
-
-    def hybrid_forward(self, F: Any, x: Any) -> Any:
-        return _normalise(F, self.norm, self.linear(self.pool(x)))
-
-
-class DenseEmbedding(gluon.HybridBlock):
-    """Last layers: batch normalisation, dropout, linear layer, batch normalisation.
+def build_output(
+    output: str,
+    in_channels: int,
+    embedding_size: int,
+    feature_size: tuple[int, int],
+    *,
+    name: str,
+    dropout: float = 0.0,
+    pool_channels: int | None = None,
+    activation: type[gluon.HybridBlock] = PReLU,
+) -> gluon.HybridBlock:
+    """Build the last layers of a network.
 
     Parameters
     ----------
+    output
+        Name of the embedding output, a key of ``OUTPUTS``.
     in_channels
         Number of channels C of the feature map.
     embedding_size
         Number of dimensions E of the embedding.
     feature_size
         (height, width) of the feature map in pixels.
+    name
+        Name of the network, for error messages.
     dropout
-        Fraction of the values of the feature map that training sets to 0, from 0 to below 1.
-
-    Inputs
-    ------
-    x : (B, C, *feature_size) float32
+        Fraction of the values that training sets to 0, for the outputs of ``DROPOUT_OUTPUTS``.
+    pool_channels
+        Number of output channels of the convolution of "GDC"; None for as many as ``in_channels``.
+    activation
+        Block class of the activation before the pooling of "GAP" and "GAP_PRELU"; the only argument
+        of the constructor is the number of channels.
 
     Outputs
     -------
-    (B, E) float32
+    Block from feature maps (B, C, *feature_size) to embeddings (B, E).
 
-    Notes
-    -----
-    Output option "E" of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1.
-    `GlobalDepthwiseEmbedding` explains the fixed scale of the last batch normalisation.
+    Raises
+    ------
+    ValueError
+        If MXNet does not support the size of the linear layer, or if the embedding of "Z" has
+        another size.
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        embedding_size: int,
-        feature_size: tuple[int, int] = (7, 7),
-        dropout: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        with self.name_scope():
-            self.feature_norm = BatchNorm(in_channels)
-            self.dropout = nn.Dropout(dropout)
-            self.linear = _linear(in_channels * math.prod(feature_size), embedding_size)
-            self.norm = _fixed_scale_norm(embedding_size)
-
-    def hybrid_forward(self, F: Any, x: Any) -> Any:
-        return _normalise(F, self.norm, self.linear(self.dropout(self.feature_norm(x))))
-
-
-def _linear(features: int, embedding_size: int) -> nn.Dense:
-    """Create the linear layer that computes the embedding from the flattened features."""
-    return nn.Dense(
+    features = in_channels * math.prod(feature_size)
+    if output == "Z":
+        return FlattenedEmbedding(in_channels, _checked_size(features, embedding_size), dropout)
+    if output == "GDC":
+        return GlobalDepthwiseEmbedding(in_channels, embedding_size, feature_size, pool_channels)
+    if output in ("GAP", "GAP_PRELU"):
+        last = output == "GAP_PRELU"
+        return PooledEmbedding(in_channels, embedding_size, activation, last_activation=last)
+    if output == "GNAP":
+        return WeightedPoolEmbedding(in_channels, embedding_size)
+    check_features(name, feature_size, features, embedding_size)
+    return DenseEmbedding(
+        in_channels,
         embedding_size,
-        in_units=features,
-        use_bias=False,  # batch normalisation follows and has a bias
-        weight_initializer=init.Normal(math.sqrt(1.0 / features)),
+        feature_size,
+        dropout if output in DROPOUT_OUTPUTS else 0.0,
+        feature_norm=output != "J",
+        norm=output not in ("F", "G"),
     )
 
 
-def _fixed_scale_norm(embedding_size: int) -> nn.BatchNorm:
-    """Create a batch normalisation of the embedding with a fixed scale (gamma) of 1."""
-    norm = nn.BatchNorm(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, in_channels=embedding_size)
-    # A frozen gamma of 1 computes the same function as BatchNorm(scale=False), whose gradient of
-    # beta is reported to be wrong on some GPUs.
-    norm.gamma.grad_req = "null"
-    return norm
+def output_problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the setting and the message for settings of the output that exclude each other."""
+    output, dropout = options["output"], options["dropout"]
+    if dropout and output not in DROPOUT_OUTPUTS:
+        yield (
+            "dropout",
+            f"must be 0 for output {output!r}, which has no dropout, got {dropout:g}; use output "
+            f"{', '.join(map(repr, DROPOUT_OUTPUTS[:-1]))} or {DROPOUT_OUTPUTS[-1]!r}",
+        )
 
 
-def _normalise(F: Any, norm: nn.BatchNorm, embedding: Any) -> Any:
-    """Apply a batch normalisation to embeddings of shape (B, E)."""
-    # Reshape to (B, E, 1, 1) to avoid a segmentation fault. For an input (B, E), MXNet would reuse
-    # a cached oneDNN batch normalisation that was created for an input (B, E, 1, 1).
-    return F.flatten(norm(F.reshape(embedding, shape=(0, -1, 1, 1))))
+def _checked_size(features: int, embedding_size: int) -> int:
+    """Return the embedding size of the output "Z"; raise ValueError if it cannot be used."""
+    if features > MAX_EMBEDDING_SIZE:
+        raise ValueError(
+            f"net.output: the output 'Z' needs a feature map of at most {MAX_EMBEDDING_SIZE} "
+            f"values, got {features}; use another output, a smaller width or smaller images"
+        )
+    if features != embedding_size:
+        raise ValueError(
+            f"net.embedding_size: must be {features} for output 'Z', which has no linear layer, "
+            f"got {embedding_size}; use {features} or another output"
+        )
+    return features

@@ -13,7 +13,13 @@ MAX_MXNET_ELEMENTS = 2**31
 """Number of elements that an MXNet array must stay below."""
 
 
-def check_image_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
+def check_image_size(
+    name: str,
+    image_size: tuple[int, int],
+    min_side: int = MIN_SIDE_PIXELS,
+    *,
+    reason: str = f"the network halves the image size {HALVINGS} times",
+) -> tuple[int, int]:
     """Check that a network supports an image size, and return (height, width) as ints.
 
     Parameters
@@ -22,17 +28,21 @@ def check_image_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
         Name of the network, for the error message.
     image_size
         (height, width) of the images in pixels.
+    min_side
+        Minimum height and width of the images in pixels.
+    reason
+        Reason for the minimum, for the error message.
 
     Raises
     ------
     ValueError
-        If a side is shorter than ``MIN_SIDE_PIXELS`` or if the size is not a pair of whole numbers.
+        If a side is shorter than ``min_side`` or if the size is not a pair of whole numbers.
     """
     sides = image_sides(image_size)
-    if min(sides) < MIN_SIDE_PIXELS:
+    if min(sides) < min_side:
         raise ValueError(
-            f"net.name: {name!r} needs images of at least {MIN_SIDE_PIXELS}x{MIN_SIDE_PIXELS} "
-            f"pixels, because the network halves the image size {HALVINGS} times, got "
+            f"net.name: {name!r} needs images of at least {min_side}x{min_side} "
+            f"pixels, because {reason}, got "
             f"{sides[0]}x{sides[1]} pixels; use a data set with larger images"
         )
     return sides
@@ -63,15 +73,15 @@ def feature_size(image_size: tuple[int, int], halvings: int = HALVINGS) -> tuple
     return height, width
 
 
-def check_features(name: str, image_size: tuple[int, int], features: int, outputs: int) -> None:
+def check_features(name: str, feature_size: tuple[int, int], features: int, outputs: int) -> None:
     """Check that MXNet supports the number of weights of the last linear layer.
 
     Parameters
     ----------
     name
         Name of the network, for the error message.
-    image_size
-        (height, width) of the images in pixels, for the error message.
+    feature_size
+        (height, width) of the last feature map in pixels, for the error message.
     features
         Number of inputs of the layer.
     outputs
@@ -85,6 +95,7 @@ def check_features(name: str, image_size: tuple[int, int], features: int, output
     if features * outputs >= MAX_MXNET_ELEMENTS:
         raise ValueError(
             f"net.name: the last layer of {name!r} would have {features * outputs:,} weights, but "
-            f"an MXNet array must have fewer than {MAX_MXNET_ELEMENTS:,} elements, got images of "
-            f"{image_size[0]}x{image_size[1]} pixels; use a data set with smaller images"
+            f"an MXNet array must have fewer than {MAX_MXNET_ELEMENTS:,} elements, got a last "
+            f"feature map of {feature_size[0]}x{feature_size[1]} pixels; use a data set with "
+            "smaller images"
         )

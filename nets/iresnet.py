@@ -5,17 +5,19 @@ Shapes: B is the number of images in the batch, E the number of dimensions of an
 are the height and the width of a feature map.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from mxnet import gluon
 from mxnet.gluon import nn
 
 import ops
-from nets.blocks import BatchNorm, ConvNorm, ConvNormPReLU
-from nets.embedding import MAX_EMBEDDING_SIZE, DenseEmbedding
-from nets.image_size import check_features, check_image_size, feature_size
+from nets.blocks import BatchNorm, ConvNorm, ConvNormPReLU, PReLU
+from nets.builder import describe_builder, length_problems
+from nets.embedding import MAX_EMBEDDING_SIZE, Dropout, Output, build_output
+from nets.image_size import check_image_size, feature_size
+from nets.squeeze_excitation import SqueezeExcitation
+from nets.width import Width, scale_channels
 from ranges import Within
 
 STEM_CHANNELS = 64
@@ -25,8 +27,12 @@ UNITS = {
     34: (3, 4, 6, 3),
     50: (3, 4, 14, 3),
     100: (3, 13, 30, 3),
+    152: (3, 8, 36, 3),
+    200: (6, 26, 60, 6),
 }
-"""Mapping from the number of layers to the number of residual units in each of the four stages."""
+"""Mapping from the number of layers to the number of residual units in each of the four stages.
+
+The units of 200 layers are those of arcface_torch.  InsightFace's MXNet code has 3, 24, 36, 3."""
 FUSED = False
 """Whether training uses the fused operators.
 
@@ -35,10 +41,8 @@ reason."""
 EmbeddingSize = Annotated[
     int, Within(1, MAX_EMBEDDING_SIZE, "the embedding size in the paper is 512")
 ]
-Dropout = Annotated[
-    float,
-    Within(0, 1, "dropout 0 disables dropout; the paper uses 0.4", open_high=True),
-]
+Units = list[Annotated[int, Within(1, 1000, "iresnet50 has the units [3, 4, 14, 3]")]]
+UnitKind = Literal[1, 3]
 
 
 class IRUnit(gluon.HybridBlock):
@@ -58,6 +62,8 @@ class IRUnit(gluon.HybridBlock):
     project
         Whether the shortcut is a 1x1 convolution with batch normalisation; if not, the shortcut is
         the identity.
+    se
+        Whether squeeze-and-excitation follows the last batch normalisation.
 
     Inputs
     ------
@@ -72,7 +78,7 @@ class IRUnit(gluon.HybridBlock):
     The improved residual unit ("IR" in LResNet-E-IR) of Deng et al., "ArcFace", arXiv:1801.07698,
     network settings of version 1. Two features come from Han et al., "Deep Pyramidal Residual
     Networks", arXiv:1610.02915: batch normalisation before the first and after the last
-    convolution, and no activation after the sum.
+    convolution, and no activation after the sum. InsightFace's MXNet code calls the unit "unit 3".
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class IRUnit(gluon.HybridBlock):
         channels: int,
         stride: int = 1,
         project: bool = False,
+        se: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -88,13 +95,59 @@ class IRUnit(gluon.HybridBlock):
             self.norm = BatchNorm(in_channels, FUSED)
             self.first = ConvNormPReLU(in_channels, channels, 3, 1, 1, fused=FUSED)
             self.second = ConvNorm(channels, channels, 3, stride, 1, fused=FUSED)
+            self.se = SqueezeExcitation(channels) if se else None
             self.shortcut = (
                 ConvNorm(in_channels, channels, 1, stride, fused=FUSED) if project else None
             )
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         y = self.second(self.first(self.norm(x)))
+        if self.se is not None:
+            y = self.se(y)
         return F.elemwise_add(y, self.shortcut(x) if self.shortcut is not None else x)
+
+
+class BasicUnit(gluon.HybridBlock):
+    """Residual unit with two 3x3 convolutions and PReLU after the sum.
+
+    The order is: 3x3 convolution, batch normalisation, PReLU, 3x3 convolution, batch normalisation,
+    addition of the shortcut, PReLU. Parameters, inputs and outputs are those of `IRUnit`.
+
+    Notes
+    -----
+    He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385, figure 5, with
+    PReLU instead of ReLU. InsightFace's MXNet code calls the unit "unit 1", and has the stride in
+    the second convolution for networks whose stem has the stride 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        project: bool = False,
+        se: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.first = ConvNormPReLU(in_channels, channels, 3, 1, 1, fused=FUSED)
+            self.second = ConvNorm(channels, channels, 3, stride, 1, fused=FUSED)
+            self.se = SqueezeExcitation(channels) if se else None
+            self.shortcut = (
+                ConvNorm(in_channels, channels, 1, stride, fused=FUSED) if project else None
+            )
+            self.act = PReLU(channels, FUSED)
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        y = self.second(self.first(x))
+        if self.se is not None:
+            y = self.se(y)
+        return self.act(F.elemwise_add(y, self.shortcut(x) if self.shortcut is not None else x))
+
+
+UNIT_KINDS: dict[int, type[gluon.HybridBlock]] = {1: BasicUnit, 3: IRUnit}
+"""Mapping from the number of a residual unit in InsightFace's MXNet code to the unit."""
 
 
 class IResNet(ops.TwoGraphs):
@@ -113,6 +166,14 @@ class IResNet(ops.TwoGraphs):
         small networks of the tests use other numbers than the paper.
     image_size
         (height, width) of the images in pixels, which determines the size of the last layer.
+    unit
+        Residual unit, a key of ``UNIT_KINDS``.
+    se
+        Whether squeeze-and-excitation ends each residual unit.
+    output
+        Last layers, a key of `nets.embedding.OUTPUTS`.
+    name
+        Name of the network, for error messages.
 
     Inputs
     ------
@@ -129,9 +190,10 @@ class IResNet(ops.TwoGraphs):
     LResNet-E-IR of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1. "L"
     stands for a first convolution of 3x3 with stride 1 and without pooling, so that images of
     112x112 pixels give feature maps of 7x7. "E" stands for the last layers
-    (`nets.embedding.DenseEmbedding`). Residual learning comes from He et al., arXiv:1512.03385, the
-    initial variance of the convolutions from He et al., arXiv:1502.01852. `initialize()` allocates
-    all parameters immediately, because no shape depends on the first batch.
+    (`nets.embedding_layers.DenseEmbedding`). Residual learning comes from He et al.,
+    arXiv:1512.03385, the initial variance of the convolutions from He et al., arXiv:1502.01852.
+    `initialize()` allocates all parameters immediately, because no shape depends on the first
+    batch.
     """
 
     def __init__(
@@ -142,22 +204,28 @@ class IResNet(ops.TwoGraphs):
         dropout: float = 0.0,
         channels: Sequence[int] = STAGE_CHANNELS,
         image_size: tuple[int, int] = (112, 112),
+        unit: int = 3,
+        se: bool = False,
+        output: str = "E",
+        name: str = "iresnet",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        before = channels[0]
+        before, residual = channels[0], UNIT_KINDS[unit]
         with self.name_scope():
             self.stem = ConvNormPReLU(3, before, 3, 1, 1, fused=FUSED)
             self.stages = nn.HybridSequential()
             for repeats, after in zip(units, channels, strict=True):
                 stage = nn.HybridSequential()
-                stage.add(IRUnit(before, after, 2, project=True))
+                stage.add(residual(before, after, 2, project=True, se=se))
                 for _ in range(repeats - 1):
-                    stage.add(IRUnit(after, after))
+                    stage.add(residual(after, after, se=se))
                 self.stages.add(stage)
                 before = after
             remaining = feature_size(image_size, len(channels))
-            self.embedding = DenseEmbedding(before, embedding_size, remaining, dropout)
+            self.embedding = build_output(
+                output, before, embedding_size, remaining, name=name, dropout=dropout
+            )
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         return self.embedding(self.stages(self.stem(x)))
@@ -173,38 +241,43 @@ def iresnet(depth: int) -> Callable[..., IResNet]:
         ``UNITS``.
     """
     name = f"iresnet{depth}"
+    default_units = list(UNITS[depth])
 
     def build(
         image_size: tuple[int, int] = (112, 112),
         *,
+        width: Width = 1.0,
         embedding_size: EmbeddingSize = 512,
+        output: Output = "E",
         dropout: Dropout = 0.0,
+        units: Units = default_units,
+        unit: UnitKind = 3,
+        se: bool = False,
     ) -> IResNet:
-        size = check_image_size(name, image_size)
-        features = STAGE_CHANNELS[-1] * math.prod(feature_size(size, len(STAGE_CHANNELS)))
-        check_features(name, size, features, embedding_size)
-        return IResNet(UNITS[depth], embedding_size, dropout=dropout, image_size=size)
+        return IResNet(
+            units,
+            embedding_size,
+            dropout=dropout,
+            channels=[scale_channels(channels, width) for channels in STAGE_CHANNELS],
+            image_size=check_image_size(name, image_size),
+            unit=unit,
+            se=se,
+            output=output,
+            name=name,
+        )
 
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"""IResNet of {depth} layers, the residual network of the ArcFace paper.
-
-    Parameters
-    ----------
-    image_size
-        (height, width) of the images in pixels.
-    embedding_size
-        Number of dimensions of the embedding.
-    dropout
-        Fraction of the values of the last feature map that training sets to 0. The MXNet networks
-        of the paper use 0.4, InsightFace's later training script uses 0.
-
-    Raises
-    ------
-    ValueError
-        If the images are too small, or if the last layer is too large for MXNet.
-
-    Notes
-    -----
-    LResNet{depth}E-IR of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1.
-    """
+    describe_builder(
+        build,
+        name,
+        f"IResNet of {depth} layers, the residual network of the ArcFace paper.",
+        parameters={
+            "units": "Numbers of residual units in the four stages.",
+            "unit": "Residual unit: 3 for `IRUnit`, 1 for `BasicUnit`.",
+            "se": "Whether squeeze-and-excitation ends each residual unit.",
+        },
+        notes=f'LResNet{depth}E-IR of Deng et al., "ArcFace", arXiv:1801.07698, network settings '
+        "of version 1. The MXNet networks of the paper use dropout 0.4, InsightFace's later "
+        "training\n    script uses 0.",
+        problems=[length_problems("units", len(STAGE_CHANNELS), "one for each stage")],
+    )
     return build

@@ -60,6 +60,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("atomic_write", "encoded_images", "normalization", "ops"),
     ),
     "nets": ("ops", "ranges"),
+    "nets.__main__": PARTS,  # a program
     "heads": ("launch.ranks", "ops", "ranges"),  # sharded heads exchange embeddings
     "training": (
         *("launch.ranks", "heads.shard"),
@@ -69,7 +70,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "interchange": (
         *("nets", "training.checkpoint", "training.checkpoint_folders", "training.reshard"),
         "training.stored_rows",
-        *("atomic_write", "mxnet_arrays", "normalization", "plain_pickle"),
+        *("atomic_write", "mxnet_arrays", "normalization", "plain_pickle", "ranges"),
     ),
     "interchange.__main__": PARTS,  # a program
     "assemble": PARTS,

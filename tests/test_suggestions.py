@@ -44,17 +44,28 @@ def test_names_of_losses_in_other_projects_lead_to_ours(word, name):
 @pytest.mark.parametrize(
     ("word", "names"),
     [
-        *((word, ["mobilefacenet"]) for word in ("y1", "mbf", "MobileFaceNet", "mobilefacent")),
+        *((word, ["mobilefacenet"]) for word in ("mfn", "MobileFaceNet", "mobilefacent")),
+        *((word, [word]) for word in ("y1", "y2", "mbf", "m05", "mnas025", "r50", "d169")),
+        ("get_mbf_large", ["mbf_large"]),
+        ("l_se_resnet50v2", ["seresnet50"]),
+        ("attentionfacenet92", ["attention92"]),
         *(
             (f"{kind}{n}", [f"iresnet{n}"])
-            for kind in ("r", "ir_", "resnet", "IR")
+            for kind in ("ir_", "resnet", "IR", "ir_se_")
             for n in (18, 50)
         ),
         ("LResNet100E-IR", ["iresnet100"]),
-        ("iresnet", ["iresnet18", "iresnet34", "iresnet50", "iresnet100"]),
+        ("iresnet", [f"iresnet{depth}" for depth in (18, 34, 50, 100, 152, 200)]),
+        *((word, ["mobilenet_v1"]) for word in ("mobilenet", "fmobilenet", "MobileNetV1")),
         *((word, ["iresnet50"]) for word in ("irestnet50", "iresnet51", "iresnet5", "irsenet50")),
-        *((word, []) for word in ("mobilenet_v1", "mobilenet", "m1", "vit_b", "ir_se_50")),
-        *((word, []) for word in ("resnext50", "iresnet152", "vargfacenet")),
+        *((word, ["mobilenet_v3"]) for word in ("MobileNetV3", "mobilenet_v3_small")),
+        *((word, ["efficientnet_b0"]) for word in ("efficientnet", "EfficientNet-B0")),
+        *((word, ["ghostnet"]) for word in ("GhostFaceNet", "ghostnt")),
+        ("vit_t_dp005_mask0", ["vit_t"]),
+        ("inceptionresnetv2", ["inception_resnet_v2"]),
+        ("dpn", ["dpn68", "dpn92", "dpn107", "dpn131"]),
+        *((word, []) for word in ("resnext50", "mobilenet_v2", "r2060", "m2")),
+        *((word, []) for word in ("efficientnet_b3", "vit_b", "vit_l_dp005_mask_005", "dpn98")),
     ],
 )
 def test_names_of_networks_in_other_projects_lead_to_ours_or_nowhere(word, names):

@@ -54,7 +54,7 @@ CHECKS = {
         onnx_files.run,
         needs_python=True,
     ),
-    "gluonfr": Check("MobileFaceNet of GluonFR 1.0.2 from PyPI, as .params", gluonfr.run),
+    "gluonfr": Check("networks of GluonFR 1.0.2 from PyPI, as .params", gluonfr.run),
 }
 
 

@@ -78,6 +78,7 @@ def add_basic_options(parser: argparse.ArgumentParser, seconds: float) -> None:
         type=float,
         help=f"time limit in seconds for the complete benchmark (default: {seconds:.0f})",
     )
+    parser.set_defaults(default_seconds=seconds)
 
 
 def add_options(parser: argparse.ArgumentParser, seconds: float = SECONDS) -> None:
@@ -140,7 +141,7 @@ def run(
     chosen, left_out = choose(groups, arguments.only, arguments.torch)
     if any(candidate.name.startswith("ours") for group in chosen for candidate in group):
         compile_operators()
-    seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
+    seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else arguments.default_seconds)
     end = time.monotonic() + seconds
     width = max((len(candidate.name) for group in chosen for candidate in group), default=0)
     print(f"{title}; {CORES} cores, {cpu_model()}")

@@ -30,6 +30,8 @@ from tests.assemble.configuration import SMALL, SYNTHETIC
 from training.step import train_step
 
 OWN_NET = {"name": "mobilefacenet", "width": 0.125, "embedding_size": 16}
+USUAL = {"blocks": [1, 4, 6, 2], "scale": 1, "se": False, "output": "GDC", "dropout": 0.0}
+FULL_NET = {**OWN_NET, **USUAL}
 
 
 def configure(*overrides, net=OWN_NET, synthetic=True):
@@ -86,12 +88,10 @@ def refusal(begin, *overrides, **options):
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "net", [{}, {"name": ""}, {"embedding_size": 16}, {"name": "mobilefacenet"}, OWN_NET]
-)
+@pytest.mark.parametrize("net", [{}, {"name": ""}, {"embedding_size": 16}, {"name": "y1"}, OWN_NET])
 def test_keys_that_are_not_set_have_the_values_of_the_model(begin, source, net):
     config, run, model, notices = begin(net=net)
-    assert config.to_dict()["net"] == OWN_NET
+    assert config.to_dict()["net"] == FULL_NET
     assert same(weights(model), source[1])
     assert "width: 0.125" in (run.folder / "config.yaml").read_text()
     assert notices[0].startswith(f"the run starts from the weights of {source[0]}/checkpoints/")
@@ -117,9 +117,17 @@ def test_a_contradiction_is_refused_with_the_values_to_write(begin, tmp_path, so
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_list_to_write_is_quoted_for_the_shell(begin):
+    sentence = refusal(begin, net={"blocks": [1, 1, 1, 1], "se": True})
+    assert (
+        "write net.name=mobilefacenet net.width=0.125 net.embedding_size=16 "
+        "'net.blocks=[1,4,6,2]' net.se=false, or remove" in sentence
+    )
+
+
 def test_a_key_that_the_net_lacks_is_refused(begin):
-    assert refusal(begin, net={"dropout": 0.4}).startswith(
-        "train.pretrained: the net of the model is 'mobilefacenet'; net.dropout: unknown key"
+    assert refusal(begin, net={"layer_dropout": 0.4}).startswith(
+        "train.pretrained: the net of the model is 'mobilefacenet'; net.layer_dropout: unknown key"
     )
 
 
@@ -182,7 +190,7 @@ def test_an_unfinished_run_resumes_without_the_model_file(begin, tmp_path, sourc
     shutil.rmtree(moved)
     config, second, resumed, notices = begin(factors, model=moved)
     assert second.folder == first.folder and second.progress.step == 2
-    assert same(weights(resumed), weights(model)) and config.to_dict()["net"] == OWN_NET
+    assert same(weights(resumed), weights(model)) and config.to_dict()["net"] == FULL_NET
     assert [n.split(":")[0] for n in notices] == ["BatchNorm frozen", "learning rate factors"]
     assert "optim.lr_factors" in refusal(begin, "optim.lr_factors={head: 3}", model=moved)
     assert "net.width: 0.125 -> 0.25" in refusal(begin, factors, net={"width": 0.25}, model=moved)
@@ -300,7 +308,7 @@ def test_a_run_that_went_through_a_symbol_has_the_loss_of_its_checkpoint(begin, 
         given = ["train.class_centres=none", "run.resume=false", "optim.weight_decay=0"]
         # The import derives the width from the numbers of channels: 0.12 gives the same as 0.125.
         config, _, run, notices = begin(*given, net=OWN_NET, model=path)
-        assert config.to_dict()["net"] == OWN_NET, notices
+        assert config.to_dict()["net"] == FULL_NET, notices
         image = mx.nd.array(np.random.default_rng(4).uniform(-1, 1, (4, 3, 112, 112)))
         loss, _ = train_step(
             *(run.net, run.head, run.trainer, image, mx.nd.arange(4), mx.nd.ones((1,)))

@@ -8,7 +8,7 @@ import json
 import mxnet as mx
 import numpy as np
 
-from nets.mobilefacenet import LAST_CHANNELS, STAGES, STEM_CHANNELS, scale_channels
+from nets.mobilefacenet import BLOCKS, LAST_CHANNELS, STAGES, STEM_CHANNELS, scale_channels
 
 SIZE = (32, 32)
 WIDTH = 0.125
@@ -38,8 +38,8 @@ def mobile_symbol(fix_gamma=True, scaling=True, act=None):
     stem = scale_channels(STEM_CHANNELS, WIDTH)
     y = conv(y, "conv_1", stem, (3, 3), 2, 1)
     y = conv(y, "conv_2_dw", stem, (3, 3), 1, 1, stem)
-    for number, (channels, first, rest, repeats) in enumerate(STAGES):
-        out, first, rest = (scale_channels(n, WIDTH) for n in (channels, first, rest))
+    for number, (stage, repeats) in enumerate(zip(STAGES, BLOCKS[1:])):
+        out, first, rest = (scale_channels(n, WIDTH) for n in stage)
         y = bottleneck(y, f"dconv_{number}", out, first, 2)
         for block in range(repeats):
             y = bottleneck(y, f"res_{number}_block{block}", out, rest, 1) + y

@@ -41,17 +41,41 @@ MOBILEFACENET = {
     "features.layers.2.weight": (512, 512),
     "features.layers.3.running_var": (512,),
 }
+MBF = {
+    "layers.0.layers.0.weight": (128, 3, 3, 3),
+    "layers.1.layers.0.weight": (128, 2, 3, 3),
+    "layers.2.layers.0.layers.0.weight": (128, 128, 1, 1),
+    "layers.4.layers.2.layers.0.weight": (256, 256, 1, 1),
+    "layers.7.layers.1.layers.2.layers.1.bias": (256,),
+    "conv_sep.layers.0.weight": (512, 256, 1, 1),
+    "features.layers.2.weight": (512, 512),
+}
+MBF_LARGE = {
+    "layers.0.layers.0.weight": (256, 3, 3, 3),
+    "layers.1.layers.1.layers.0.layers.0.weight": (128, 256, 1, 1),
+    "layers.1.layers.1.layers.1.layers.0.weight": (128, 1, 3, 3),
+    "layers.1.layers.0.layers.2.layers.1.running_var": (256,),
+    "layers.7.layers.3.layers.0.layers.2.weight": (256,),
+    "conv_sep.layers.0.weight": (512, 512, 1, 1),
+}
 # Numbers of tensors without num_batches_tracked, from the state dicts of the published code.
-COUNTS = {"iresnet18": 156, "mobilefacenet": 283}
+COUNTS = {"iresnet18": 156, "mobilefacenet": 283, "mbf": 283, "mbf_large": 515}
 
 
 @pytest.mark.parametrize(
-    ("name", "known"), [("iresnet18", IRESNET18), ("mobilefacenet", MOBILEFACENET)]
+    ("name", "known"),
+    [
+        ("iresnet18", IRESNET18),
+        ("mobilefacenet", MOBILEFACENET),
+        ("mbf", MBF),
+        ("mbf_large", MBF_LARGE),
+    ],
 )
 def test_the_published_names_have_the_published_shapes(name, known):
     layers = torch_names("a.pth", {"name": name, "embedding_size": 512}, (112, 112))
     assert {each: layers[each].shape for each in known} == known
-    assert len(layers) - (name == "mobilefacenet") == COUNTS[name]  # its linear layer has no bias
+    # The linear layer of the mobilefacenets has no bias.
+    assert len(layers) - (name != "iresnet18") == COUNTS[name]
 
 
 def stored(net: dict, size=(112, 112)) -> dict[str, StoredTensor]:
@@ -62,7 +86,7 @@ def stored(net: dict, size=(112, 112)) -> dict[str, StoredTensor]:
 
 
 @pytest.mark.parametrize(
-    "name", ["iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet"]
+    "name", ["iresnet18", "iresnet100", "iresnet200", "mobilefacenet", "mbf", "mbf_large"]
 )
 def test_depth_embedding_size_and_image_size_come_from_the_shapes(name):
     net = {"name": name, "embedding_size": 24}
@@ -81,16 +105,16 @@ def test_other_layouts_are_refused_by_name():
     def tensors(**shapes):
         return {n: StoredTensor(s, "float32", lambda: np.zeros(1)) for n, s in shapes.items()}
 
-    scaled = tensors(**{"layers.0.layers.0.weight": (128, 3, 3, 3)})
-    with pytest.raises(InterchangeError, match="got the layout of get_mbf with scale=2"):
+    scaled = tensors(**{"layers.0.layers.0.weight": (96, 3, 3, 3)})
+    with pytest.raises(InterchangeError, match="got 1 blocks in the stem with 96 channels"):
         find_net("a.pth", scaled, None)
-    name = "layers.1.layers.0.layers.0.layers.0.weight"
-    large = tensors(**{"layers.0.layers.0.weight": (256, 3, 3, 3), name: (128, 256, 1, 1)})
-    with pytest.raises(InterchangeError, match="got the layout of get_mbf_large with scale=4"):
+    blocks = {f"layers.1.layers.{i}.layers.0.layers.0.weight": (1,) for i in range(3)}
+    large = tensors(**{"layers.0.layers.0.weight": (256, 3, 3, 3), **blocks})
+    with pytest.raises(InterchangeError, match="got 3 blocks in the stem with 256 channels"):
         find_net("a.pth", large, None)
-    units = [(i + 1, j) for i, count in enumerate((6, 26, 60, 6)) for j in range(count)]
+    units = [(i + 1, j) for i, count in enumerate((6, 26, 61, 6)) for j in range(count)]
     deep = {f"layer{i}.{j}.bn1.weight": (1,) for i, j in units}
-    with pytest.raises(InterchangeError, match=r"got \(6, 26, 60, 6\) units"):
+    with pytest.raises(InterchangeError, match=r"got \(6, 26, 61, 6\) units"):
         find_net("a.pth", tensors(**{"conv1.weight": (64, 3, 3, 3), **deep}), None)
     with pytest.raises(InterchangeError, match="got 'blocks.0.weight'"):
         find_net("a.pth", tensors(**{"blocks.0.weight": (3,)}), None)

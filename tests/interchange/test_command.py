@@ -109,7 +109,7 @@ def test_errors_are_one_sentence_and_write_nothing(run, tmp_path, capsys):
         ),
         (
             [*export, tmp_path / "a", "--format", "safetensors"],
-            f"{tmp_path}/a: arcface_torch has the networks iresnet and mobilefacenet of width 1, ",
+            f"{tmp_path}/a: arcface_torch has the networks iresnet, mobilefacenet, mbf and ",
         ),
         (
             [*export, tmp_path / "a", "--format", "safetensors", "--with-centres"],

@@ -95,6 +95,7 @@ CASES = {
     "global sum pool": lambda: S.Pooling(
         features(), kernel=(1, 1), global_pool=True, pool_type="sum"
     ),
+    "adaptive average pool": lambda: S.contrib.AdaptiveAvgPooling2D(features(), output_size=1),
     "add": lambda: features() + S.tanh(features()),
     "add of three": lambda: S.add_n(features(), S.tanh(features()), S.sigmoid(features())),
     "broadcast mul": lambda: S.broadcast_mul(
@@ -130,6 +131,7 @@ CASES = {
     "matmul": lambda: S.linalg.gemm2(tokens(), tokens(), transpose_a=True, alpha=0.5),
     "LayerNorm": lambda: S.LayerNorm(tokens(), eps=1e-6),
     "UpSampling": lambda: S.UpSampling(features(), scale=2, sample_type="nearest"),
+    "BilinearResize2D": lambda: S.contrib.BilinearResize2D(features(), height=13, width=6),
     "Pad": lambda: S.Pad(features(), mode="constant", pad_width=(0, 0, 0, 0, 1, 0, 2, 1)),
     "Dropout, identity": lambda: S.Dropout(S.identity(features())),
 }

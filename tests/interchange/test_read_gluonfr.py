@@ -113,7 +113,10 @@ def test_pixels_divided_by_255_give_the_same_embeddings(tmp_path, model):
         ({"features.5.0.out.1.0.weight": None}, "got no tensor 'features.5.0.out.1.0.weight'"),
         ({"features.3.0.out.0.0.weight": np.ones((64, 64, 1, 1))}, r"got \(64, 64, 1, 1\)"),
         ({"features.0.2.alpha": np.ones(3)}, r"'features.0.2.alpha' has the shape \(64,\)"),
-        ({"features.2.0.out.3.fc.0.weight": np.ones((4, 64, 1, 1))}, "use_se=False"),
+        (
+            {"features.2.0.out.3.fc.0.weight": np.ones((4, 64, 1, 1))},
+            "must be GluonFR's mobilefacenet or one of .* got 284 tensors",
+        ),
         ({"features.11.weight": np.ones(2)}, "has no tensor 'features.11.weight'"),
         ({"output.weight": np.ones((3, 9))}, r"the shape \(classes, 8\), got \(3, 9\)"),
     ],
@@ -138,3 +141,25 @@ def test_damaged_files_and_two_networks_in_one_are_refused(tmp_path, model):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InterchangeError, match="truncated|too short"):
         read_gluonfr(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("gluonfr_mobilefacenet", SIZE), ("seresnet18", (112, 112)), ("attention56", (112, 112))],
+)
+def test_the_other_networks_are_read_by_the_order_of_their_tensors(tmp_path, name, size):
+    model = random_model(name, size)
+    fixed = [n for n in ("embedding.norm.gamma", "input_norm.gamma") if n in model.parameters]
+    content = {"output.weight": CENTRES}
+    for number, (own, values) in enumerate(model.parameters.items()):
+        if own.endswith("alpha"):
+            values[:] = values[0]
+            values = values[:1]
+        content[f"features.{number}.{own.rpartition('.')[2]}"] = values
+    path = save(tmp_path / "a.params", content)
+    found = read_gluonfr(path, mean=127.5, std=128)
+    assert (found.net, found.image_size) == (model.net, size)
+    for own, values in model.parameters.items():
+        wanted = np.ones_like(values) if own in fixed else values
+        np.testing.assert_array_equal(found.parameters[own], wanted, own)
+    np.testing.assert_array_equal(found.head["weight"], CENTRES)

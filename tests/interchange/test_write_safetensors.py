@@ -54,7 +54,12 @@ def test_counters_and_the_bias_of_an_iresnet_are_written(tmp_path):
 @pytest.mark.parametrize(
     ("net", "found"),
     [
-        ({"name": "mobilefacenet", "embedding_size": 8, "width": 0.5}, "'mobilefacenet' of width"),
+        (
+            {"name": "mobilefacenet", "embedding_size": 8, "width": 0.5},
+            "'mobilefacenet', width 0.5",
+        ),
+        ({"name": "r18", "embedding_size": 8, "unit": 1}, "'iresnet18', unit 1"),
+        ({"name": "mobilefacenet_y2", "embedding_size": 8}, "'mobilefacenet_y2'"),
         ({"name": "graph", "symbol": "{}", "embedding_size": 8}, "'graph'"),
     ],
 )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import ops
-from nets.blocks import ConvNorm, LinearBottleneck, PReLU
+from nets.blocks import ConvNorm, PReLU
+from nets.bottleneck import LinearBottleneck
 
 FORMS = [("plain", "cpu"), ("plain", "gpu"), ("native", "cpu")]
 

@@ -8,8 +8,8 @@ import pytest
 from nets import build_net
 from nets.blocks import BN_EPSILON
 from nets.iresnet import IResNet, IRUnit
+from nets.layer_table import measure
 from tests.nets.steps import images, learned, train_step
-from tools.net_size import measure
 
 SIZE = (32, 32)
 SMALL = {
@@ -192,7 +192,7 @@ def test_parameter_names_are_structural_and_stable():
         ({"dropout": True}, "net.dropout: must be a number from 0 to below 1, got True; "),
         ({"dropout": float("nan")}, "net.dropout: must be a number from 0 to below 1, got nan; "),
         ({"dropout": "0.4"}, "net.dropout: must be a number from 0 to below 1, got '0.4'; "),
-        ({"width": 0.5}, "net.width: unknown setting of net 'iresnet50'; known: embed"),
+        ({"depth": 5}, "net.depth: unknown setting of net 'iresnet50'; known: width"),
     ],
 )
 def test_invalid_settings_are_refused(settings, sentence):

@@ -14,8 +14,9 @@ from mxnet.gluon import nn
 
 import ops
 from heads import build_head
-from nets.blocks import ConvNormPReLU, LinearBottleneck
-from nets.embedding import GlobalDepthwiseEmbedding
+from nets.blocks import ConvNormPReLU
+from nets.bottleneck import LinearBottleneck
+from nets.embedding_layers import GlobalDepthwiseEmbedding
 from tests.heads.test_fused_centres import steps_of_head
 
 STEPS = 50

@@ -22,9 +22,9 @@ IMAGES = 8
 BACKBONES = Path("recognition") / "arcface_torch" / "backbones"
 NETWORKS = {
     "r18": "iresnet18", "r34": "iresnet34", "r50": "iresnet50", "r100": "iresnet100",
-    "mbf": "mobilefacenet",
+    "r200": "iresnet200", "mbf1": "mobilefacenet", "mbf": "mbf", "mbf_large": "mbf_large",
 }  # fmt: skip
-"""Mapping from the name in arcface_torch to ours; "mbf" is MobileFaceNet with scale=1."""
+"""Mapping from the name in arcface_torch to ours; "mbf1" is MobileFaceNet with scale=1."""
 READERS = {
     "zip.pth": read_torch,
     "legacy.pth": read_torch,

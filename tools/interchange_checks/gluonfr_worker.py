@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Save GluonFR's MobileFaceNet with random weights in two formats, and save its embeddings.
+"""Save a network of GluonFR with random weights in two formats, and save its embeddings.
 
-    python -I gluonfr_worker.py CHECKOUT FOLDER
+    python -I gluonfr_worker.py CHECKOUT FOLDER NAME
 
 `tools.interchange_checks.gluonfr` starts this program.  With -I, Python does not import
 the file gluonfr.py beside this program in place of GluonFR's package.
 
-FOLDER has pixels.npy, uint8 images (N, 112, 112, 3).
+NAME is a key of ``NETWORKS``.  FOLDER has pixels.npy, uint8 images (N, 112, 112, 3).
 """
 
 from __future__ import annotations
@@ -26,6 +26,17 @@ RANGES = {
 """Mapping from the end of a parameter's name to the range of its random values."""
 
 
+HEADLESS = {"need_cls_layer": False}
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "classifier": ("mobilefacenet", {"classes": 10, "weight_norm": True, "feature_norm": True}),
+    "headless": ("mobilefacenet", HEADLESS),
+    "se": ("mobilefacenet", {**HEADLESS, "use_se": True}),
+    "seresnet18": ("l_se_resnet18v2", HEADLESS),
+    "attention56": ("attentionfacenet56", HEADLESS),
+}
+"""Mapping from NAME to the network in GluonFR and its arguments."""
+
+
 def draw(net: Any, seed: int) -> None:
     """Draw weights, statistics and slopes at random."""
     mx.random.seed(seed)
@@ -38,26 +49,22 @@ def draw(net: Any, seed: int) -> None:
                 parameter.set_data(mx.nd.array(random.uniform(low, high, parameter.shape)))
 
 
-def main(checkout: str, target: str) -> None:
-    """Write the files of both networks, with and without the classification layer."""
+def main(checkout: str, target: str, name: str) -> None:
+    """Write the files of one network."""
     sys.path.insert(0, checkout)
     models = importlib.import_module("gluonfr.model_zoo")
     folder = Path(target)
     pixels = np.load(folder / "pixels.npy").transpose(0, 3, 1, 2).astype(np.float32)
-    options = {"classes": 10, "weight_norm": True, "feature_norm": True}
-    nets = {
-        "classifier": models.get_model("mobilefacenet", **options),
-        "headless": models.get_model("mobilefacenet", need_cls_layer=False),
-    }
-    for seed, (name, net) in enumerate(nets.items()):
-        draw(net, seed)
-        for mean, std in ((0.0, 255.0), (127.5, 127.5)):
-            out = net(mx.nd.array((pixels - mean) / std))
-            found = (out[0] if isinstance(out, tuple | list) else out).asnumpy()
-            unit = found / np.linalg.norm(found, axis=1, keepdims=True)
-            np.save(folder / f"{name}-{mean:g}.npy", unit)
-        net.save_parameters(str(folder / f"{name}.params"))
-        net.collect_params().save(str(folder / f"{name}-names.params"))
+    model, options = NETWORKS[name]
+    net = models.get_model(model, **options)
+    draw(net, list(NETWORKS).index(name))
+    for mean, std in ((0.0, 255.0), (127.5, 127.5)):
+        out = net(mx.nd.array((pixels - mean) / std))
+        found = (out[0] if isinstance(out, tuple | list) else out).asnumpy()
+        unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+        np.save(folder / f"{name}-{mean:g}.npy", unit)
+    net.save_parameters(str(folder / f"{name}.params"))
+    net.collect_params().save(str(folder / f"{name}-names.params"))
 
 
 if __name__ == "__main__":

@@ -24,12 +24,18 @@ from safetensors.torch import load_file, save_file
 
 
 def build(backbones: Path, name: str) -> Any:
-    """Build a network of arcface_torch from its name, for example "r18" or "mbf"."""
+    """Build a network of arcface_torch from its name, for example "r18" or "mbf".
+
+    "mbf1" is MobileFaceNet with scale=1.
+    """
     package = types.ModuleType("backbones")  # skips __init__.py, which imports other packages
     package.__path__ = [str(backbones)]
     sys.modules["backbones"] = package
     if name.startswith("mbf"):
-        return importlib.import_module("backbones.mobilefacenet").get_mbf(False, 512, scale=1)
+        module = importlib.import_module("backbones.mobilefacenet")
+        if name == "mbf_large":
+            return module.get_mbf_large(False, 512)
+        return module.get_mbf(False, 512, scale=1 if name == "mbf1" else 2)
     build_net = getattr(importlib.import_module("backbones.iresnet"), f"iresnet{name[1:]}")
     return build_net(num_features=512)
 
