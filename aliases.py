@@ -56,7 +56,7 @@ _NETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("iresnet", "resnet", "ir", "fresnet"), tuple(f"iresnet{depth}" for depth in _DEPTHS)
     ),
-    # The networks with squeeze-and-excitation of InsightFace are iresnets with se.
+    # InsightFace's networks with squeeze-and-excitation are iresnets with se=True.
     **{
         f"{name}{depth}": (f"iresnet{depth}",)
         for name in ("irse", "seiresnet", "iresnetse")
@@ -99,7 +99,7 @@ _NETS: dict[str, tuple[str, ...]] = {
     "vit": ("vit_t", "vit_s"),
     **dict.fromkeys(("vittiny", "vit_tiny"), ("vit_t",)),
     **dict.fromkeys(("vitsmall", "vit_small"), ("vit_s",)),
-    # arcface_torch states the drop path and the mask ratio in the name.
+    # arcface_torch's names of vision transformers contain the drop path and the mask ratio.
     **{
         f"vit_{size}_dp005_mask{end}": (f"vit_{size}",)
         for size in "ts"

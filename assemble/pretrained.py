@@ -228,15 +228,15 @@ def _facts(model: StoredModel) -> dict[str, Any]:
 
 
 def _is_name_of(name: str, model: Pretrained) -> bool:
-    """Return whether a name is empty or that of the net of the model, which may have two names."""
+    """Return whether a name is empty, or names the net of the model directly or as an alias."""
     own = str(model.net["name"])
     return name in ("", own) or ALIASES.get(name, name) == ALIASES.get(own, own)
 
 
 def _listing(net: Mapping[str, Any], named: Container[str] = ()) -> str:
-    """Return settings of a net as text, as they are written on the command line.
+    """Return the settings of a net as the text to write on the command line.
 
-    Settings that have the values of the defaults are left out, except those in ``named``.
+    A setting with its default value is left out unless ``named`` contains its key.
     """
     build = NETS.get(str(net.get("name")))
     usual = {key: each.default for key, each in settings(build).items()} if build else {}
@@ -250,7 +250,7 @@ def _listing(net: Mapping[str, Any], named: Container[str] = ()) -> str:
 
 
 def _word(key: str, value: Any) -> str:
-    """Return an override of a setting of the net, quoted if a shell would change the text."""
+    """Return a setting as the argument net.KEY=VALUE; quotes protect a list from the shell."""
     if isinstance(value, list):
         return f"'net.{key}={json.dumps(value, separators=(',', ':'))}'"
     return f"net.{key}={str(value).lower() if isinstance(value, bool) else value}"

@@ -2,9 +2,9 @@
 """Time a training step of every network:  python benchmarks/net_step.py
 
 A step is forward, backward and update of a network on a fixed random batch; the loss is a weighted
-sum of the embeddings.  The rows ``gluoncv2`` train the trunk as gluoncv2 builds it, with the first
-stride and the embedding layers of ours.  gluoncv2's GhostNet runs without oneDNN, which refuses to
-concatenate its channels.
+sum of the embeddings.  The rows ``gluoncv2`` train the trunk as gluoncv2 builds it, except that the
+first stride and the embedding layers are those of our network.  gluoncv2's GhostNet runs without
+oneDNN, because oneDNN refuses to concatenate the channels of GhostNet.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def group(net: str, batch: int) -> list[Candidate]:
-    """Return the implementations of one network to compare, as candidates."""
+    """Return the implementations of one network that the benchmark compares."""
     kinds = ("ours", "gluoncv2") if net in STOCK_NETS else ("ours",)
     return [
         Candidate(

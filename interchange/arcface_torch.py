@@ -63,7 +63,7 @@ def torch_name(net_name: str, name: str) -> str:
     Parameters
     ----------
     net_name
-        Name of our network: a key of ``MOBILEFACENETS``, or "iresnet" and a number of layers.
+        Name of our network: a key of ``MOBILEFACENETS``, or an iresnet, for example "iresnet50".
     name
         Name of the parameter in our network, for example "stages.0.1.first.conv.weight".
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table of our networks, with the numbers from which a graph shows which network it may be."""
+"""Table of our networks, and numbers that show which of our networks a graph may be."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Candidate(NamedTuple):
     """Whether the network has the setting ``se``."""
 
     def fits(self, clues: Clues) -> bool:
-        """Return whether the numbers of layers agree."""
+        """Return whether the network has the numbers of layers in ``clues``."""
         if clues.squeezes not in self.squeezes:
             return False
         return clues.layers == self.layers + (SE_LAYERS * clues.squeezes if self._counts_se else 0)
@@ -71,7 +71,10 @@ class Candidate(NamedTuple):
         return self.name.partition("attention")[0] != ""
 
     def options(self, clues: Clues) -> Iterator[dict[str, Any]]:
-        """Yield the name and the possible arguments without the output, likely ones first."""
+        """Yield possible arguments of `nets.build_net`, likely ones first.
+
+        Each dict has the name, the width and ``se``; values equal to the defaults are left out.
+        """
         se = {"se": True} if self.has_se and clues.squeezes else {}
         for width in _widths(clues.stem / self.stem, clues.peak / self.peak):
             stated = {} if width == self.default_width else {"width": width}
@@ -99,9 +102,9 @@ def find_clues(graph: Graph, ending: Ending) -> Clues:
 
 
 def _widths(*ratios: float) -> Iterator[float]:
-    """Yield widths near two quotients of numbers of channels, usual widths first.
+    """Yield the widths that quotients of numbers of channels may stand for, usual widths first.
 
-    Widths that give the same numbers of channels are the same network.
+    Two widths define the same network if they give the same numbers of channels.
     """
     rounded: list[Callable[[float], float]] = [
         lambda ratio: float(round(ratio)),
@@ -118,7 +121,7 @@ def _widths(*ratios: float) -> Iterator[float]:
 
 
 def iresnet_options(clues: Clues) -> Iterator[dict[str, Any]]:
-    """Yield the name and the arguments of the iresnets that a graph may be."""
+    """Yield arguments of `nets.build_net` for the iresnets that a graph may be."""
     channels = [clues.stem * scale // STAGE_CHANNELS[0] for scale in STAGE_CHANNELS]
     counts = [clues.square.count(count) for count in channels]
     units = [(counts[0] - 1) // 2, *(count // 2 for count in counts[1:])]
@@ -136,18 +139,21 @@ def iresnet_options(clues: Clues) -> Iterator[dict[str, Any]]:
 
 
 def _mobilefacenet(name: str, blocks: tuple[int, ...], scale: int = 1) -> Candidate:
-    # The stem has one convolution, and the last is 1x1; each bottleneck has three convolutions.
+    # The 2 layers are the first convolution and the last 1x1 convolution.  Each bottleneck has 3
+    # convolutions.
     stem = 1 if blocks[0] == 1 else 3 * blocks[0]
     layers = 2 + stem + 3 * sum(1 + count for count in blocks[1:])
     return Candidate(name, layers, (0,), STEM_CHANNELS * scale, LAST_CHANNELS)
 
 
 def _attention(depth: int) -> Candidate:
-    # A module has four units around its mask, and a mask of L levels 3 L - 1 units and 2 layers.
+    # A module has 4 units outside of its mask.  A mask of L levels has 3 L - 1 units and 2 more
+    # convolutions.
     modules = MODULES[depth]
     levels = [len(modules) - index for index in range(len(modules))]
     units = sum(count * (3 + 3 * level) for count, level in zip(modules, levels, strict=True))
-    first = 2 * len(modules)  # the first unit of each stage and three last units
+    # These are the first unit of each stage with attention, and the three units of the last stage.
+    first = 2 * len(modules)
     layers = 1 + 3 * (units + first) + len(modules) + 1 + 2 * sum(modules)
     return Candidate(
         f"attention{depth}",
@@ -185,7 +191,8 @@ def _densenet(depth: int) -> Candidate:
 def _vargfacenet() -> Candidate:
     units = sum(VARGFACENET_UNITS)
     plain = units - len(VARGFACENET_UNITS)
-    # Layers: stem, its unit with shortcut, units with two branches, other units, last layers.
+    # The terms belong to: the first convolution, the unit of the stem, the units with two branches,
+    # the other units, the last layers.
     layers = 1 + 6 + 8 * len(VARGFACENET_UNITS) + 4 * plain + 3
     stem = VARGFACENET_CHANNELS[0]
     return Candidate(

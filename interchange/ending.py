@@ -28,7 +28,7 @@ class Ending(NamedTuple):
 
 
 def find_ending(graph: Graph) -> Ending | None:
-    """Read the last layers; return None if they are those of no embedding output."""
+    """Read the last layers of a graph; return None if they are not an embedding output."""
     steps = _main_path(graph)
     norm, activated = False, False
     last = next(steps, None)
@@ -65,7 +65,7 @@ def pool_kernel(graph: Graph) -> tuple[int, int] | None:
 
 
 def with_dense_ending(graph: Graph) -> Graph:
-    """Return the graph with a dense layer instead of a last 1x1 convolution of a single pixel.
+    """Return the graph; a dense layer replaces a last 1x1 convolution whose input is one pixel.
 
     GluonFR's MobileFaceNet computes the embedding with such a convolution.
     """
@@ -88,7 +88,10 @@ def with_dense_ending(graph: Graph) -> Graph:
 
 
 def _main_path(graph: Graph) -> Iterator[Node]:
-    """Yield the nodes that change values from the output upwards, by their first inputs."""
+    """Yield nodes from the output towards the input, along the first input of each node.
+
+    Nodes that change no value in inference are left out.
+    """
     nodes: dict[str, Any] = graph.by_name()
     value: Output = graph.outputs[0]
     while value.node in nodes:

@@ -2,7 +2,7 @@
 """Recognise GluonFR's networks by the order, the roles and the shapes of their parameters.
 
 Gluon saves the parameters of a network in the order in which the network has created its blocks.
-Our networks create the same blocks in the same order.
+Our networks create the same blocks as GluonFR's networks, in the same order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def find_by_order(
     image_size: tuple[int, int] | None,
     adapts: Callable[[Layer, tuple[int, ...]], bool],
 ) -> tuple[dict[str, Any], tuple[int, int], dict[str, Layer]]:
-    """Find the network whose parameters have the roles and shapes of the tensors of a file.
+    """Find the network whose parameters have the same roles and shapes as the tensors of a file.
 
     Parameters
     ----------
@@ -42,10 +42,11 @@ def find_by_order(
     tensors
         Tensors in the order of the file, without the classification layer.
     image_size
-        (height, width) of the images in pixels; None for the size that the shapes state, or
-        112x112 pixels.
+        (height, width) of the images in pixels.  None stands for the size that follows from the
+        shapes, or for 112x112 pixels if the shapes do not determine the size.
     adapts
-        Function that decides whether a tensor with another shape fits a layer.
+        Function that decides whether a tensor whose shape differs from that of a layer still fits
+        the layer; the arguments are the layer and the shape of the tensor.
 
     Returns
     -------
@@ -54,7 +55,7 @@ def find_by_order(
     Raises
     ------
     InterchangeError
-        If the tensors are those of no network.
+        If the tensors belong to none of the networks in ``NAMES``.
     """
     weights = [each.shape for each in tensors.values() if len(each.shape) > 1]
     if len(weights) > 1 and min(weights[-1]) > 0:

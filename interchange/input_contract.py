@@ -35,11 +35,12 @@ def adapt_input(
 ) -> Graph:
     """Return a graph that computes the same embeddings from the input of our networks.
 
-    Scaling nodes at the start of the graph are removed.  Another divisor changes the weights of the
-    first convolution.  Another divisor or mean changes the statistics of a first batch
-    normalisation.  Both changes are exact.  Another mean before a convolution requires a node of
-    scale and shift in front of the graph, because the convolution pads the output of that node
-    with 0.
+    The function removes scaling nodes at the start of the graph.  Then a difference from the mean
+    or divisor of our networks changes the first layer.  In a first batch normalisation, the
+    statistics change.  In a first convolution, the weights change if only the divisor differs.
+    Both changes are exact.  If the mean before a first convolution differs, the function puts a
+    node of scale and shift in front of the graph, because the convolution pads the output of that
+    node with 0.
 
     Parameters
     ----------
@@ -144,9 +145,10 @@ def _scale_weights(graph: Graph, scale: np.ndarray) -> Graph | None:
 
 
 def _scale_norms(graph: Graph, scale: np.ndarray, shift: np.ndarray) -> Graph | None:
-    """Change the statistics of the batch normalisations that alone use the input, else None.
+    """Change the statistics of the first batch normalisations; return None if that is impossible.
 
-    A batch normalisation of scale * x + shift is one of x with other statistics, which is exact.
+    A batch normalisation of scale * x + shift is exactly a batch normalisation of x with other
+    statistics.
     """
     norms = graph.consumers().get(Output(graph.inputs[0]), [])
     if not norms or any(node.op != "batch_norm" for node in norms):

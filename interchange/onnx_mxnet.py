@@ -106,7 +106,10 @@ def _upsample(writer: NodeWriter, node: Node) -> None:
 
 
 def _bilinear(writer: NodeWriter, node: Node) -> None:
-    """Translate BilinearResize2D, which by default aligns the corners, to a size in pixels."""
+    """Translate a BilinearResize2D that has a size in pixels and aligns the corners.
+
+    By default, BilinearResize2D aligns the corners.
+    """
     aligned = _value(node, "align_corners", True)
     if node.attributes.get("mode", "size") != "size" or not aligned or len(node.inputs) != 1:
         raise ValueError("the mode must be size, with align_corners")

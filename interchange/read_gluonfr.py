@@ -85,7 +85,7 @@ def read_gluonfr(
         net, size, layers = find_by_order(path, tensors, image_size, _adapts)
         what = f"GluonFR's {NAMES[net['name']]}"
     parameters = fit_layers(path, what, tensors, layers, _adapts)
-    # Batch normalisations with scale=False: MXNet ignores their gamma.
+    # GluonFR has scale=False in these batch normalisations: MXNet ignores the stored gamma.
     for name in ("embedding.norm.gamma", "input_norm.gamma"):
         if name in parameters:
             parameters[name] = np.ones_like(parameters[name])
@@ -97,7 +97,7 @@ def read_gluonfr(
 def _find_mobilefacenet(
     path: str, tensors: Mapping[str, StoredTensor], image_size: tuple[int, int] | None
 ) -> tuple[dict[str, Any], tuple[int, int], dict[str, Layer]]:
-    """Return network, image size and layers of a MobileFaceNet, by the names of its tensors."""
+    """Return the arguments and the image size of a MobileFaceNet, and the layer of each tensor."""
     rename = _structure_name if any(n.startswith("features.") for n in tensors) else _prefix_name
     names = {key: rename(key) for key in ("embedding.linear.weight", "embedding.pool.conv.weight")}
     weight, pool = (_require(path, tensors, name) for name in names.values())
@@ -108,13 +108,13 @@ def _find_mobilefacenet(
 
 
 def _pop_classifier(tensors: dict[str, StoredTensor]) -> StoredTensor | None:
-    """Remove the weight of the classification layer, and return it if there is one."""
+    """Remove and return the weight of the classification layer; return None if there is none."""
     names = [name for name in tensors if re.fullmatch(r"(?:.*_)?output[._]weight", name)]
     return tensors.pop(names[0]) if names else None
 
 
 def _has_squeezes(tensors: Mapping[str, StoredTensor]) -> bool:
-    """Return whether there are squeeze-and-excitation layers."""
+    """Return whether the tensors include weights of squeeze-and-excitation layers."""
     return any(re.search(r"\.out\.3\.fc\.|selayer\d+_", name) for name in tensors)
 
 

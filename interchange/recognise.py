@@ -80,7 +80,7 @@ def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = Non
         try:
             found.append(Recognised(full, size, match_graphs(ours, graph, where)))
         except InterchangeError:
-            # Another output, whose batch normalisations differ, may fit.
+            # A candidate with other batch normalisations in its embedding output may still fit.
             continue
         if not found[-1].match.unfolded:
             return found[-1]
@@ -90,7 +90,7 @@ def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = Non
 
 
 def _candidates(graph: Graph, ending: Ending) -> Iterator[dict[str, Any]]:
-    """Yield arguments of `nets.build_net` without the embedding size."""
+    """Yield arguments, without the embedding size, of the networks that a graph may be."""
     clues = find_clues(graph, ending)
     fitting = (each.options(clues) for each in CANDIDATES if each.fits(clues))
     for net in itertools.chain(iresnet_options(clues), *fitting):
@@ -102,7 +102,7 @@ def _candidates(graph: Graph, ending: Ending) -> Iterator[dict[str, Any]]:
 def _with_embedding_size(
     net: dict[str, Any], ending: Ending, size: tuple[int, int]
 ) -> dict[str, Any] | None:
-    """Add the embedding size; return None if the network has no such output."""
+    """Add the embedding size to ``net``; return None if the size would exceed its upper bound."""
     if ending.embedding_size is not None:
         return {**net, "embedding_size": ending.embedding_size}
     probe = _candidate_graph(json.dumps({**net, "output": "G", "embedding_size": 1}), size)
@@ -156,7 +156,7 @@ def _output(graph: Graph) -> Output:
 
 
 def _image_size(graph: Graph, ending: Ending, net: dict[str, Any]) -> tuple[int, int]:
-    """Return the size of the images that belongs to the last feature map of a graph."""
+    """Return the image size that fits the last feature map of a graph, or 112x112 if unknown."""
     kernel = pool_kernel(graph)
     if kernel is not None:
         height, width = kernel

@@ -39,7 +39,8 @@ def write_safetensors(
     path
         File to write; its folder must exist.
     metadata
-        Texts to store in the file, beside network, sizes, colour order and value range.
+        Further texts to store in the file.  The file always states the network, the sizes, the
+        colour order and the value range.
 
     Returns
     -------
@@ -48,8 +49,8 @@ def write_safetensors(
     Raises
     ------
     InterchangeError
-        If arcface_torch has no such network, or if the file cannot be written or does not read back
-        as the same network.
+        If arcface_torch has no such network, if the file cannot be written, or if the file gives
+        another network when it is read back.
     """
     path = os.fspath(path)
     tensors = _torch_tensors(model, path)
@@ -75,7 +76,9 @@ def write_safetensors(
 
 
 def _known_net(model: StoredModel, path: str) -> dict[str, Any]:
-    """Return the arguments of the network with its long name and its embedding size.
+    """Return the arguments of the network, with its full name in place of an alias.
+
+    The arguments always contain the embedding size.
 
     Raises
     ------
@@ -90,7 +93,7 @@ def _known_net(model: StoredModel, path: str) -> dict[str, Any]:
     free = {"name", "embedding_size", "dropout", *(("scale",) if name in MOBILEFACENETS else ())}
     changed = [key for key, value in net.items() if key not in free and value != known.get(key)]
     if changed == ["output"] and net["output"] == "FC" and name.startswith("iresnet"):
-        changed = []  # the output E without dropout
+        changed = []  # FC is the output E without dropout
     if not (name.startswith("iresnet") or name in MOBILEFACENETS) or changed:
         found = repr(name) + "".join(f", {key} {net[key]!r}" for key in changed)
         raise InterchangeError(

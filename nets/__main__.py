@@ -107,7 +107,7 @@ def read_size(text: str) -> tuple[int, int]:
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    """Return the rows as lines, the first three columns to the left, the others to the right."""
+    """Return the rows as lines; align the first three columns left and the other columns right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Residual Attention Network of GluonFR: stages whose feature maps a mask scales.
+"""Residual Attention Network of GluonFR: in each stage, masks scale the feature maps.
 
 Shapes: B is the number of images in the batch, C the number of channels, H and W are the height and
 the width of a feature map, E is the number of dimensions of an embedding.
@@ -53,9 +53,9 @@ class MaskLevel(gluon.HybridBlock):
 class Mask(gluon.HybridBlock):
     """Hourglass of residual units that computes a factor from 0 to 1 for each value.
 
-    Each level halves the resolution by a maximum pooling and has a residual unit before and after
-    the inner levels.  A bilinear interpolation restores the resolution.  All levels but the
-    innermost have a residual unit as a shortcut around the inner levels.
+    Each level halves the resolution by a maximum pooling.  One residual unit precedes the inner
+    levels, and one follows them.  A bilinear interpolation restores the resolution.  All levels but
+    the innermost have a residual unit as a shortcut around the inner levels.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ class Mask(gluon.HybridBlock):
 
 
 class AttentionModule(gluon.HybridBlock):
-    """Residual units whose output y becomes (1 + mask) * y.
+    """Residual units, and a mask that changes the output y of the trunk to (1 + mask) * y.
 
     Parameters are those of `Mask`.
 
@@ -122,8 +122,8 @@ class AttentionModule(gluon.HybridBlock):
 
     Notes
     -----
-    Wang et al., arXiv:1704.06904, equation 3, with one unit before and after the branches (p = 1)
-    and two units in the trunk branch (t = 2).
+    Wang et al., arXiv:1704.06904, equation 3, with one unit before the branches, one unit after
+    them (p = 1), and two units in the trunk branch (t = 2).
     """
 
     def __init__(self, channels: int, size: tuple[int, int], levels: int, **kwargs: Any) -> None:
@@ -231,7 +231,7 @@ def _unit(in_channels: int, channels: int, stride: int = 1) -> PreActivationUnit
 
 
 def attention(depth: int) -> Callable[..., gluon.HybridBlock]:
-    """Return a function that builds the `AttentionNet` of a depth, a key of ``MODULES``."""
+    """Return a function that builds the `AttentionNet` of a number of layers in ``MODULES``."""
     name = f"attention{depth}"
 
     def build(

@@ -176,7 +176,7 @@ class ConvNormPReLU(ConvNorm):
 
 
 class ReLU(gluon.HybridBlock):
-    """Rectifier max(x, 0), with the constructor of `PReLU`."""
+    """Rectifier max(x, 0); the constructor has the same arguments as that of `PReLU`."""
 
     def __init__(self, channels: int, fused: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -186,7 +186,7 @@ class ReLU(gluon.HybridBlock):
 
 
 def convolution(in_channels: int, channels: int, kernel: int = 1, *, stride: int = 1) -> nn.Conv2D:
-    """Create a convolution without bias and with padding, for outputs of ceil(side / stride).
+    """Create a convolution without bias, padded so that output sides are ceil(side / stride).
 
     He et al., arXiv:1502.01852, equation 14, gives the variance of the initial weights.
     """

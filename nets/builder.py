@@ -43,8 +43,8 @@ def describe_builder(
     notes
         Source of the network: paper and structure.
     problems
-        Functions that yield the setting and the message for settings that exclude each other,
-        besides `nets.embedding.output_problems`.
+        Functions that yield (setting, message) for each setting that another setting excludes.
+        `nets.embedding.output_problems` is always one of the rules and need not be given.
     """
     described = "\n".join(
         f"    {key}\n        {value}"
@@ -71,7 +71,7 @@ def describe_builder(
 
 
 def length_problems(key: str, length: int, meaning: str) -> Problems:
-    """Return a function that yields the message for a list of numbers of another length."""
+    """Return a function that yields (key, message) if a list does not have ``length`` numbers."""
 
     def problems(options: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         if len(options[key]) != length:

@@ -224,7 +224,7 @@ def _add_dense_layers(
 
 
 def scaled_layers(layers: Layers, width: float) -> Layers:
-    """Multiply the channels of the stem and the growth by ``width``, to multiples of 16."""
+    """Multiply the stem channels and the growth by ``width``; round both to multiples of 16."""
     stem, growth = (
         max(1, int(count * width / CHANNEL_STEP + 0.5)) * CHANNEL_STEP for count in layers[:2]
     )

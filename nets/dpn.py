@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dual path networks: units that add to some channels and append others."""
+"""Dual path networks: each unit adds a part of its output to its input and appends the rest."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -11,8 +11,7 @@ from ranges import Within
 Width = Annotated[float, Within(0, 4, "the width of B0 is 1.0, of B7 2.0", open_low=True)]
 STEM_CHANNELS = 32
 LAST_CHANNELS = 1280
-# Table 1 of the paper. The stages after the third and the fifth stride are merged as in gluoncv2,
-# one list for each resolution.
+# Table 1 of the paper. As in gluoncv2, consecutive stages of the same resolution share one list.
 CHANNELS = ([16], [24, 24], [40, 40], [80, 80, 80, 112, 112, 112], [192, 192, 192, 192, 320])
 KERNELS = ([3], [3, 3], [5, 5], [3, 3, 3, 5, 5, 5], [5, 5, 5, 5, 3])
 EXPANSION = 6
@@ -28,7 +27,7 @@ def efficientnet_b0(
     output: Output = "GDC",
     dropout: Dropout = 0.0,
 ) -> TrunkNet:
-    """EfficientNet-B0, the network that the larger EfficientNets scale.
+    """EfficientNet-B0, the smallest EfficientNet; the larger ones are scaled versions of B0.
 
     Parameters
     ----------

@@ -111,7 +111,7 @@ def build_output(
 
 
 def output_problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the setting and the message for settings of the output that exclude each other."""
+    """Yield (setting, message) for each setting that the chosen output does not support."""
     output, dropout = options["output"], options["dropout"]
     if dropout and output not in DROPOUT_OUTPUTS:
         yield (
@@ -122,7 +122,7 @@ def output_problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _checked_size(features: int, embedding_size: int) -> int:
-    """Return the embedding size of the output "Z"; raise ValueError if it cannot be used."""
+    """Return the embedding size of the output "Z"; raise ValueError if the size is invalid."""
     if features > MAX_EMBEDDING_SIZE:
         raise ValueError(
             f"net.output: the output 'Z' needs a feature map of at most {MAX_EMBEDDING_SIZE} "

@@ -206,8 +206,8 @@ class WeightedPoolEmbedding(gluon.HybridBlock):
 
     Notes
     -----
-    Output "GNAP" of InsightFace's MXNet code, which takes the mean norm over all images of the
-    batch.
+    Output "GNAP" of InsightFace's MXNet code.  One thing differs: InsightFace takes the mean norm
+    over all images of the batch.
     """
 
     def __init__(self, in_channels: int, embedding_size: int, **kwargs: Any) -> None:
@@ -281,7 +281,7 @@ def _linear(features: int, embedding_size: int, use_bias: bool = False) -> nn.De
     return nn.Dense(
         embedding_size,
         in_units=features,
-        use_bias=use_bias,  # useless if batch normalisation follows, which has a bias
+        use_bias=use_bias,  # useless if a batch normalisation follows, which subtracts the mean
         weight_initializer=init.Normal(math.sqrt(1.0 / features)),
     )
 

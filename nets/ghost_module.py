@@ -63,18 +63,21 @@ def build_trunk(
     stem: int,
     last: int,
 ) -> nn.HybridSequential:
-    """Build GhostNet's layers up to the last pooling, for a first convolution of stride 1.
+    """Build GhostNet's layers up to the last pooling, with stride 1 in the first convolution.
 
     Parameters
     ----------
     image_size
         (height, width) of the images in pixels.
     channels, expanded
-        Even numbers of output channels and of expanded channels of each unit of each stage.
+        Numbers of output channels and of expanded channels, one list for each stage with a number
+        for each unit.  All numbers are even.
     kernels
-        Size of the depthwise kernel of each unit of each stage, 3 or 5.
+        Size of the depthwise kernel of each unit, 3 or 5 pixels, in lists like those of
+        ``channels``.
     squeeze
-        1 for each unit of each stage with squeeze-and-excitation, otherwise 0.
+        1 for a unit with squeeze-and-excitation, 0 for any other unit, in lists like those of
+        ``channels``.
     stem, last
         Numbers of output channels of the first and of the last convolution.
     """
@@ -86,7 +89,8 @@ def build_trunk(
         final_block_channels=last,
         classifier_mid_channels=1,  # the classifier is not used
         kernels3=[[int(kernel == 3) for kernel in stage] for stage in kernels],
-        # gluoncv2 multiplies and rounds up; half a channel less keeps rounding errors harmless.
+        # gluoncv2 rounds up the product of a factor and a number of input channels.  Half a
+        # channel less ensures that a rounding error does not add a channel.
         exp_factors=[[(count - 0.5) / next(inputs) for count in stage] for stage in expanded],
         use_se=squeeze,
         first_stride=False,

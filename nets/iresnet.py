@@ -116,8 +116,8 @@ class BasicUnit(gluon.HybridBlock):
     Notes
     -----
     He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385, figure 5, with
-    PReLU instead of ReLU. InsightFace's MXNet code calls the unit "unit 1", and has the stride in
-    the second convolution for networks whose stem has the stride 1.
+    PReLU instead of ReLU. InsightFace's MXNet code calls the unit "unit 1". If the stem has stride
+    1, InsightFace's unit has its stride in the second convolution.
     """
 
     def __init__(

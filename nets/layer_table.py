@@ -68,7 +68,7 @@ class Size:
 
 
 def list_layers(net: gluon.HybridBlock, image_size: tuple[int, int]) -> list[Layer]:
-    """Return the layers of a network in the order of the computation in inference.
+    """Return the layers of a network in the order in which inference computes them.
 
     Parameters
     ----------
@@ -79,11 +79,14 @@ def list_layers(net: gluon.HybridBlock, image_size: tuple[int, int]) -> list[Lay
 
     Notes
     -----
-    A convolution needs one multiply-accumulate for each weight at each output pixel, a linear layer
-    one for each weight at each token, a product of matrices one for each pair of factors.  As in
-    papers, batch normalisation, activations and sums do not count.
+    A convolution needs one multiply-accumulate for each weight at each output pixel.  A linear
+    layer needs one for each weight at each token.  A product of matrices needs one for each
+    product of two numbers.  As in papers, the operations of batch normalisations, activations and
+    sums are not counted.
     """
-    with mx.gpu(0):  # a trace for a GPU has LeakyReLU, not convolutions, as PReLU; no GPU is used
+    # In a graph traced for a GPU, PReLU is one LeakyReLU; in a graph for the CPU, PReLU consists of
+    # convolutions.  Tracing needs no GPU.
+    with mx.gpu(0):
         graph = net(mx.sym.var("data"))
     internals = graph.get_internals()
     _, shapes, _ = internals.infer_shape(data=(1, 3, *image_size))
@@ -140,7 +143,10 @@ def measure(net: gluon.HybridBlock, image_size: tuple[int, int] = (112, 112)) ->
 
 
 def _block_of(parameter: str) -> str:
-    """Return the name of the block that holds a parameter, or of a parameter of the network."""
+    """Return the name of the block that holds a parameter.
+
+    For a parameter of the network itself, return the name of the parameter.
+    """
     return parameter.rpartition(".")[0] or parameter
 
 

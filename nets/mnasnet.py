@@ -77,9 +77,10 @@ class MnasNet(ops.TwoGraphs):
 
     Notes
     -----
-    Tan et al., "MnasNet", arXiv:1807.11626.  Stages, widths and the last 1024 channels are those of
-    InsightFace's fmnasnet.  There the first convolution has stride 1, PReLU replaces ReLU, only the
-    first block of a stage has a 5x5 convolution, and the first block never adds its input.
+    Tan et al., "MnasNet", arXiv:1807.11626.  The stages, the widths and the 1024 channels of the
+    last convolution are those of InsightFace's fmnasnet.  In fmnasnet the first convolution has
+    stride 1, PReLU replaces ReLU, only the first block of a stage may have a 5x5 convolution, and
+    the first block of a stage never adds its input to its output.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class MnasNet(ops.TwoGraphs):
 
 
 def round_down(channels: int, width: float) -> int:
-    """Multiply a number of channels by ``width`` and round it down, to at least 1."""
+    """Multiply a number of channels by ``width`` and round the product down, to at least 1."""
     return max(1, int(channels * width))
 
 

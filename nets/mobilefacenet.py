@@ -45,14 +45,16 @@ class MobileFaceNet(ops.TwoGraphs):
     image_size
         (height, width) of the images in pixels, which determines the size of the last layers.
     blocks
-        Four numbers: blocks of the stem, and blocks of each stage after its first block.  One block
-        of the stem is a depthwise convolution.  More are bottlenecks.
+        Four numbers: the number of blocks of the stem, then for each of the three stages the
+        number of blocks after its first block.  In a stem of one block, the block is a depthwise
+        convolution.  In a longer stem, all blocks are bottlenecks.
     width
         Factor on the number of channels of every layer; the result is rounded to a multiple of 8.
         The width does not change the embedding size.
     scale
-        Factor on the number of channels of the stem and of the outputs of the bottlenecks alone.
-        The depthwise convolution of the stem then has ``scale`` channels in each group.
+        Factor on the number of output channels of the stem and of each bottleneck.  The scale does
+        not change the number of expanded channels.  The depthwise convolution of the stem has
+        ``scale`` channels in each group.
     se
         Whether squeeze-and-excitation ends each bottleneck.
     stem_expansion

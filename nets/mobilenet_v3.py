@@ -29,8 +29,8 @@ def mobilenet_v3(
     variant
         "large" or "small", as in the paper.
     width
-        Factor on the number of channels of every layer of the trunk but the last one; the result is
-        rounded to a multiple of 8. The factor applies to the last layer if it is above 1.
+        Factor on the number of channels of every layer of the trunk; the result is rounded to a
+        multiple of 8. A factor below 1 does not change the last layer.
     embedding_size
         Number of dimensions of the embedding.
     output

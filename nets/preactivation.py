@@ -74,7 +74,7 @@ class PreActivationUnit(gluon.HybridBlock):
             self.second = ConvNorm(hidden, hidden, 3, stride, 1, fused=FUSED)
             self.second_act = activation(hidden, FUSED)
             self.last = convolution(hidden, channels)
-            # GluonFR creates the blocks in this order, and so do its files.
+            # GluonFR creates the blocks in this order, and its files have the same order.
             self.shortcut = convolution(in_channels, channels, stride=stride) if project else None
             self.se = SqueezeExcitation(channels) if se else None
 

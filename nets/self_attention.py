@@ -18,7 +18,7 @@ WEIGHT_DEVIATION = 0.02
 
 
 def dense(inputs: int, outputs: int, *, bias: bool = True, flatten: bool = False) -> nn.Dense:
-    """Create a linear layer for the last axis, whose weights start with deviation 0.02."""
+    """Create a linear layer on the last axis, with initial weights of standard deviation 0.02."""
     return nn.Dense(
         outputs,
         in_units=inputs,
@@ -73,7 +73,7 @@ class SelfAttention(gluon.HybridBlock):
 
 
 class TransformerBlock(gluon.HybridBlock):
-    """Transformer block: self-attention, then a perceptron; layer normalisation before each.
+    """Transformer block: self-attention and a perceptron, each after a layer normalisation.
 
     Parameters
     ----------
@@ -82,7 +82,8 @@ class TransformerBlock(gluon.HybridBlock):
     heads
         Number of heads of the self-attention.
     drop_path
-        Probability that training skips the self-attention of an image, and likewise its perceptron.
+        Probability that training skips the self-attention for an image.  The perceptron is skipped
+        with the same probability, independently of the self-attention.
 
     Inputs
     ------
@@ -105,7 +106,7 @@ class TransformerBlock(gluon.HybridBlock):
             self.mlp_norm = nn.LayerNorm(in_channels=channels, epsilon=LAYER_NORM_EPSILON)
             self.expand = dense(channels, MLP_RATIO * channels)
             self.reduce = dense(MLP_RATIO * channels, channels)
-            # One random number for all values of an image.
+            # With axes=(1, 2), one random number applies to all values of an image.
             self.drop_path = nn.Dropout(drop_path, axes=(1, 2))
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:

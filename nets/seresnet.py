@@ -70,7 +70,7 @@ class SEResNet(ops.TwoGraphs):
     -----
     Structure of l_se_resnet18v2, 50v2 and 101v2 of GluonFR, after He et al., arXiv:1603.05027, and
     Hu et al., "Squeeze-and-Excitation Networks", arXiv:1709.01507.  GluonFR has one PReLU slope for
-    all channels, this network one for each channel.
+    all channels; this network has one slope for each channel.
     """
 
     def __init__(

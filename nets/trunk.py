@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Face networks that consist of a classification network's feature extractor and an embedding.
+"""Face networks: the feature extractor of a classification network, then an embedding output.
 
 The extractors ("trunks") come from the package gluoncv2, which a builder imports when it is called.
 """
@@ -96,7 +96,7 @@ class TrunkNet(ops.TwoGraphs):
 
 
 def scale_channels(channels: int, width: float, divisor: int = 8) -> int:
-    """Multiply a number of channels by ``width`` and round it to a multiple of ``divisor``.
+    """Multiply a number of channels by ``width``; round the product to a multiple of ``divisor``.
 
     The result is at least ``divisor`` and more than 0.9 of the product.
 
@@ -116,21 +116,21 @@ def scale_stages(
 
 
 def blocks_of(block: gluon.Block) -> Iterator[gluon.Block]:
-    """Yield a block and all blocks inside it, each before its own children."""
+    """Yield a block and all blocks inside it; each block precedes its own children."""
     yield block
     for child in block._children.values():
         yield from blocks_of(child)
 
 
 def _adapt(trunk: nn.HybridSequential, epsilon: float) -> None:
-    """Set the first stride to 1, drop the last pooling, and state what the defaults hide."""
+    """Set the first stride, the initial weights and the normalisations; drop the last pooling."""
     last, layer = list(trunk._children.items())[-1]
     if type(layer) in (nn.AvgPool2D, nn.GlobalAvgPool2D):
         del trunk._children[last]
     convolutions = [block for block in blocks_of(trunk) if isinstance(block, nn.Conv2D)]
     convolutions[0]._kwargs["stride"] = (1, 1)
     for conv in convolutions:
-        # mx.init.Xavier would count all channels of a depthwise convolution.
+        # mx.init.Xavier would count the channels of all groups as the fan-out of one value.
         filters, _, *kernel = conv.weight.shape
         fan_out = filters * math.prod(kernel) / conv._kwargs["num_group"]
         conv.weight.init = init.Normal(math.sqrt(2.0 / fan_out))

@@ -38,7 +38,7 @@ Width = Annotated[float, Within(0, 8, "the width in the paper is 1.25", open_low
 class GroupSeparable(gluon.HybridBlock):
     """Grouped 3x3 convolution, then a 1x1 convolution.
 
-    Batch normalisation follows each convolution, and PReLU the first.
+    Batch normalisation follows each convolution.  PReLU follows the first batch normalisation.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ class VarGUnit(gluon.HybridBlock):
     factor
         Quotient of the output channels and the input channels of each grouped convolution.
     branches
-        Number of separable convolutions between the input and the last one; PReLU follows their
-        sum.
+        Number of parallel separable convolutions before the last one: 1 or 2.  PReLU follows the
+        sum of their outputs.
     project
         Whether the shortcut is a separable convolution; if not, the shortcut is the identity.
     se
@@ -173,7 +173,8 @@ class VarGFaceNet(ops.TwoGraphs):
         Factor on the number of channels of the stem and the stages; the result is rounded to a
         multiple of 8.  A width below 1 also scales the 1024 channels after the stages.
     se
-        Whether squeeze-and-excitation ends each unit without a change of resolution.
+        Whether squeeze-and-excitation ends the unit of the stem, and all units of each stage but
+        the first.
     embedding_size
         Number of dimensions E of the embedding.
     output

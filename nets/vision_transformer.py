@@ -43,12 +43,12 @@ Depth = Annotated[int, Within(1, 100, "vit_t and vit_s have 12 blocks")]
 
 
 def count_kept(tokens: int, ratio: float) -> int:
-    """Return how many tokens of an image remain if training removes a fraction; at least one."""
+    """Return the number of tokens, at least 1, that remain if training removes a fraction."""
     return max(1, int(tokens * (1 - ratio)))
 
 
 class MaskedTokens(gluon.HybridBlock):
-    """Removal of random tokens in training, and the return of learned tokens in their places.
+    """Removal of random tokens in training; later a learned token fills each empty place.
 
     Parameters
     ----------
@@ -62,8 +62,9 @@ class MaskedTokens(gluon.HybridBlock):
 
     Notes
     -----
-    He et al., "Masked Autoencoders", arXiv:2111.06377, section 3. A matrix of zeros and ones per
-    image selects the tokens, so that one product removes them and another restores the order.
+    He et al., "Masked Autoencoders", arXiv:2111.06377, section 3. For each image, a matrix of zeros
+    and ones selects the tokens that remain. The product with the matrix removes the other tokens.
+    The product with the transposed matrix puts the remaining tokens back in their places.
     """
 
     def __init__(self, tokens: int, channels: int, ratio: float, **kwargs: Any) -> None:
@@ -82,7 +83,7 @@ class MaskedTokens(gluon.HybridBlock):
         return F.one_hot(F.slice_axis(order, axis=1, begin=0, end=self.kept), depth=self.tokens)
 
     def hybrid_forward(self, F: Any, x: Any, chosen: Any, token: Any) -> Any:
-        """Put tokens (B, kept, C) back to their places; the learned token fills the others."""
+        """Put tokens (B, kept, C) back in their places; empty places get the learned token."""
         missing = F.expand_dims(1.0 - F.sum(chosen, axis=1), axis=2)  # (B, L, 1)
         restored = F.linalg_gemm2(chosen, x, transpose_a=True)
         return F.elemwise_add(restored, F.broadcast_mul(missing, token))
@@ -102,8 +103,8 @@ class VisionTransformer(ops.TwoGraphs):
     embedding_size
         Number of dimensions E of the embedding.
     drop_path
-        Probability that training skips the last block for an image. The probability grows linearly
-        from 0 at the first block.
+        Probability that training skips the last block for an image. From block to block, the
+        probability grows linearly, starting at 0 for the first block.
     mask_ratio
         Fraction of the patches of an image that training removes.
 
@@ -140,7 +141,8 @@ class VisionTransformer(ops.TwoGraphs):
         channels, depth = settings
         tokens = math.prod(side // PATCH_PIXELS for side in image_size)
         check_features(name, image_size, tokens * channels, channels)
-        bound = 1 / math.sqrt(3 * PATCH_PIXELS**2)  # PyTorch's default for a convolution
+        # By default, PyTorch draws the initial values of a convolution from -bound to bound.
+        bound = 1 / math.sqrt(3 * PATCH_PIXELS**2)
         with self.name_scope():
             self.patches = nn.Conv2D(
                 channels,
@@ -174,7 +176,7 @@ class VisionTransformer(ops.TwoGraphs):
             x = self.mask(x, chosen)
         else:
             x = self.norm(self.blocks(x))
-        # Shape (B, C, 1, 1) for the batch normalisation: `nets.embedding_layers` gives the reason.
+        # The batch normalisation gets the shape (B, C, 1, 1); `nets.embedding_layers` says why.
         for linear, norm in ((self.features, self.features_norm), (self.linear, self.linear_norm)):
             x = F.flatten(norm(F.reshape(linear(F.flatten(x)), shape=(0, -1, 1, 1))))
         return x
@@ -231,8 +233,8 @@ def vision_transformer(name: str) -> Callable[..., VisionTransformer]:
     depth
         Number of transformer blocks.
     drop_path
-        Probability that training skips the last block for an image. The probability grows linearly
-        from 0 at the first block.
+        Probability that training skips the last block for an image. From block to block, the
+        probability grows linearly, starting at 0 for the first block.
     mask_ratio
         Fraction of the patches of an image that training removes.
 

@@ -9,5 +9,5 @@ Width = Annotated[float, Within(0, 8, "the width in the paper is 1.0", open_low=
 
 
 def scale_channels(channels: int, width: float) -> int:
-    """Multiply a number of channels by ``width`` and round it to a multiple of 8, at least 8."""
+    """Multiply a number of channels by ``width``; round the product to a positive multiple of 8."""
     return max(8, int(channels * width / 8 + 0.5) * 8)

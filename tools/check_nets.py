@@ -2,10 +2,10 @@
 """Check every network of ``nets.NETS``:  python tools/check_nets.py [NET ...]
 
 - counts: parameters and multiply-accumulates are within 1 % of the published ones.
-- steps: a training step on small images gives every parameter a finite gradient, and the same
-  embeddings and gradients hybridized and imperative, with native and with plain operators.
+- steps: a training step on small images gives every parameter a finite gradient.  Imperative and
+  hybridized networks, plain and native operators give the same embeddings and gradient norms.
 - files: a checkpoint, a symbol and an ONNX file give the same embeddings when they are read again.
-- learning: 60 steps on 8 images of 4 identities bring the loss near zero, at small width.
+- learning: 60 steps on 8 images of 4 identities bring the loss of a small network near zero.
 
 The exit status is 1 if a network fails.
 """
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = options.nets or own_nets()
     if len(names) == 1:
         return int(not run(names[0], options.only))
-    # A process for each network returns the memory of the network, and a crash ends no other check.
+    # Each network has its own process: the end of the process frees the memory of the network, and
+    # a crash does not end the checks of other networks.
     codes = [
         subprocess.run([sys.executable, __file__, name, "--only", *options.only]).returncode
         for name in names
@@ -48,12 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def own_nets() -> list[str]:
-    """Return the names of all networks without aliases, but with aliases of another width."""
+    """Return the names of all networks, and of the aliases that have their own published size."""
     return [name for name in NETS if name not in ALIASES or name in PUBLISHED]
 
 
 def run(name: str, checks: Sequence[str]) -> bool:
-    """Print the result of each check of a network; return whether all hold."""
+    """Print the result of each check of a network; return whether the network passes all checks."""
     good = True
     for check in checks:
         with tempfile.TemporaryDirectory() as folder:

@@ -45,7 +45,7 @@ def document(text: str) -> str:
 
 
 def own_names() -> list[str]:
-    """Return the names of the networks, without other names of the same network."""
+    """Return the names of the networks, without their aliases."""
     return [name for name in NETS if name not in ALIASES]
 
 
@@ -73,7 +73,7 @@ def size_rows() -> list[Row]:
 
 
 def stock_rows() -> list[Row]:
-    """Return the table of trunks from gluoncv2: our step beside gluoncv2's."""
+    """Return the table of gluoncv2's trunks: the step time of our network beside gluoncv2's."""
     steps = step_rows()
     rows = [["trunk", "ours", "gluoncv2", "speed of ours"]]
     for name in own_names():
@@ -90,7 +90,7 @@ def stock_rows() -> list[Row]:
 
 
 def step_rows() -> dict[str, Mapping[str, Any]]:
-    """Return the measured rows of benchmarks/net_step.py by implementation and network."""
+    """Return a dict from implementation and network, such as "ours dpn68", to the measured row."""
     if not STEPS.is_file():
         return {}
     rows = json.loads(STEPS.read_text(encoding="utf-8"))["rows"]

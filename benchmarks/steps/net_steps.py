@@ -42,7 +42,8 @@ def build(kind: str, net: str, batch: int) -> Work:
     settings = {"learning_rate": inputs.LR, "momentum": inputs.MOMENTUM, "wd": inputs.WEIGHT_DECAY}
     trainer = gluon.Trainer(parameters, "sgd", settings, kvstore=None)
     image = mx.nd.array(inputs.images(batch, SIDE_PIXELS))
-    # A call outside of training would allocate the memory of a second graph.
+    # The symbol gives the shape, because a call outside of training would allocate the memory of a
+    # second graph.
     (shape,) = network(mx.sym.var("data")).infer_shape(data=image.shape)[1]
     weight = mx.nd.random.normal(shape=shape)
 
@@ -62,7 +63,7 @@ def build(kind: str, net: str, batch: int) -> Work:
 
 
 def with_stock_trunk(net: str, network: Any) -> Any:
-    """Return a network of gluoncv2's trunk with stride 1 and the embedding layers of ours."""
+    """Return a network of gluoncv2's trunk, with a first stride of 1, and our embedding layers."""
     from mxnet.gluon import nn
 
     from benchmarks.steps.stock_trunks import stock_trunk

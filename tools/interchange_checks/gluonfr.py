@@ -41,7 +41,8 @@ def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 112, 112, 3), dtype=np.uint8)
     np.save(folder / "pixels.npy", pixels)
     worker = Path(__file__).with_name("gluonfr_worker.py")
-    # MXNet ends a process with two networks whose batch normalisations have equal shapes.
+    # Each network has its own process, because MXNet ends a process that runs two networks whose
+    # batch normalisations have equal shapes.
     for name in NETWORKS:
         if not only or any(each.split("-")[0] == name for each in only):
             command = [sys.executable, "-I", str(worker), str(checkout), str(folder), name]
@@ -54,7 +55,8 @@ def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
             wanted = np.load(folder / f"{file.stem.split('-')[0]}-{mean:g}.npy")
             error = difference(model, pixels, wanted)
             expected = NETWORKS[file.stem.split("-")[0]]
-            # A first batch normalisation absorbs another mean, a first convolution does not.
+            # A batch normalisation as the first layer can absorb a mean that differs from that of
+            # our networks.  A convolution cannot, so the model stays a graph.
             expected = "graph" if mean == 0 and not expected.startswith("seresnet") else expected
             as_expected = model.net["name"] == expected and bool(model.head) == (
                 file.stem.startswith("classifier")

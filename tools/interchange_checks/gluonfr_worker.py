@@ -3,10 +3,10 @@
 
     python -I gluonfr_worker.py CHECKOUT FOLDER NAME
 
-`tools.interchange_checks.gluonfr` starts this program.  With -I, Python does not import
-the file gluonfr.py beside this program in place of GluonFR's package.
+`tools.interchange_checks.gluonfr` starts this program.  Without -I, Python would import the file
+gluonfr.py beside this program instead of GluonFR's package.
 
-NAME is a key of ``NETWORKS``.  FOLDER has pixels.npy, uint8 images (N, 112, 112, 3).
+NAME is a key of ``NETWORKS``.  FOLDER contains pixels.npy: uint8 images (N, 112, 112, 3).
 """
 
 from __future__ import annotations

@@ -69,7 +69,9 @@ class Settings(dict):
 
 
 def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
-    """Yield the result of each network, of some also with and without fixed gammas.
+    """Yield the result of each network.
+
+    Networks in ``WITH_FIXED_GAMMAS`` have two more results: with all gammas fixed, with none fixed.
 
     Parameters
     ----------

@@ -168,10 +168,10 @@ def check_files(name: str, folder: Path) -> str:
 
 
 def calibrate(net: gluon.HybridBlock, image_size: tuple[int, int]) -> None:
-    """Give the batch normalisations the statistics of random images.
+    """Set the statistics of the batch normalisations to those of random images.
 
-    With other statistics, the values of a deep network grow without bound, and so do the effects of
-    rounding.
+    With the initial statistics, the values in a deep network would grow from layer to layer, and
+    rounding errors would grow with them.
     """
     random = np.random.default_rng(4)
     net.hybridize()
@@ -223,7 +223,7 @@ def small_options(name: str) -> dict[str, Any]:
 
 
 def smallest_side(name: str, sides: tuple[int, ...], options: Mapping[str, Any]) -> int:
-    """Return the first side in pixels that a network supports."""
+    """Return the first of ``sides``, in pixels, that a network supports; the last is not tried."""
     for side in sides[:-1]:
         try:
             build_net(name, (side, side), **options)

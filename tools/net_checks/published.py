@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published sizes and face accuracies of the networks in ``nets.NETS``, and where ours differ."""
+"""Published sizes and face accuracies of the networks in ``nets.NETS``, and how ours differ."""
 
 from __future__ import annotations
 
