@@ -172,7 +172,7 @@ class PooledEmbedding(gluon.HybridBlock):
             self.act = activation(in_channels)
             self.linear = _linear(in_channels, embedding_size)
             self.norm = fixed_norm(embedding_size)
-            # An operator for (B, E, 1, 1): the fused PReLU needs four axes.
+            # Each channel has one pixel here, so a fused operator would save nothing.
             self.last_act = PReLU(embedding_size, fused=False) if last_activation else None
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:

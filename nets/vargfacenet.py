@@ -263,7 +263,8 @@ def vargfacenet() -> Callable[..., gluon.HybridBlock]:
         "vargfacenet",
         "VarGFaceNet: separable convolutions whose groups all have 8 channels.",
         parameters={
-            "se": "Whether squeeze-and-excitation ends each unit without a change of resolution.",
+            "se": "Whether squeeze-and-excitation ends the unit of the stem, and all units of each "
+            "stage but the first.",
         },
         notes='Yan et al., "VarGFaceNet", arXiv:1910.04985. InsightFace\'s settings have no '
         "squeeze-and-excitation.",
