@@ -28,6 +28,7 @@ threads.share_cores = watched(threads.share_cores, "threads")
 malloc.keep_memory = watched(malloc.keep_memory, "memory")
 import run_train
 print("dali", "nvidia.dali" in sys.modules, "horovod", "horovod.mxnet" in sys.modules)
+print("scipy", "scipy" in sys.modules)  # mxnet would load it, which takes 0.6 s
 """
 
 ANSWER = """
@@ -62,7 +63,12 @@ def run(*arguments: str) -> tuple[int, str, str]:
 def test_threads_and_memory_are_set_before_mxnet_and_dali_loads_before_horovod():
     code, out, error = run("-c", ORDER)
     assert (code, error) == (0, "")
-    assert out.splitlines() == ["threads False", "memory False", "dali True horovod False"]
+    assert out.splitlines() == [
+        "threads False",
+        "memory False",
+        "dali True horovod False",
+        "scipy False",
+    ]
 
 
 def test_rank_0_prints_the_help_and_opens_nothing():
