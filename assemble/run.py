@@ -21,7 +21,7 @@ from launch.ranks.agreement import agree
 from training import best_checkpoint, schedule
 from training.best_checkpoint import BestCheckpoint
 from training.best_metric import parse_best_metric
-from training.cadence import Cadence
+from training.cadence import Cadence, is_due
 from training.checkpoint import open_checkpoint, save_checkpoint
 from training.history import History
 from training.run import Progress, Run
@@ -99,7 +99,7 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
 
 def is_unverified(step: int, every: int, verified_step: int) -> bool:
     """Return whether a verification is due at a step > 0 and has not been recorded."""
-    return step > verified_step and every > 0 and step % every == 0
+    return step > verified_step and is_due(step, every)
 
 
 def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:

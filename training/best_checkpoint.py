@@ -93,14 +93,14 @@ class BestCheckpoint:
                 "metric": self.metric.text,
                 "value": history.best_value,
                 "step": history.best_step,
-                "checkpoint": str(folder / FOLDER / f"step-{history.best_step:08d}"),
+                "checkpoint": str(files.step_folder(folder / FOLDER, history.best_step)),
             }
         }
 
 
 def keep_only(folder: Path, step: int) -> None:
     """Keep only the checkpoint of ``step`` in ``folder``; without this checkpoint, keep all."""
-    kept = folder / f"step-{step:08d}"
+    kept = files.step_folder(folder, step)
     if kept.is_dir():
         for found in files.step_folders(folder):
             if found != kept:
@@ -135,7 +135,7 @@ def restore(folder: Path, step: int, history: Mapping[str, Any]) -> str:
     if history.get("best_value") is None:
         return ""
     try:
-        files.verify(folder / f"step-{history['best_step']:08d}")
+        files.verify(files.step_folder(folder, history["best_step"]))
     except files.DamagedCheckpoint as error:
         return error.fault
     return ""

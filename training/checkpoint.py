@@ -205,7 +205,7 @@ def save_checkpoint(
         If this rank cannot write its part of the checkpoint, for example because the disk is full.
         The earlier checkpoints then stay unchanged.  No other rank raises the error.
     """
-    folder = parent / f"step-{step:08d}"
+    folder = files.step_folder(parent, step)
     shards = None
     try:
         if shard_of(model.head) is not None:

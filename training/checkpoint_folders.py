@@ -63,6 +63,11 @@ class NewestCheckpoint:
     damaged: tuple[str, ...]
 
 
+def step_folder(parent: Path, step: int) -> Path:
+    """Return the path of the checkpoint folder of a step in ``parent``."""
+    return parent / f"step-{step:08d}"
+
+
 def step_folders(parent: Path) -> list[Path]:
     """Return the checkpoint folders ``step-<8 digits>`` in ``parent``, sorted by step.
 

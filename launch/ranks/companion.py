@@ -222,7 +222,6 @@ class Companion:
         self._partial_path = b""
         self._kill_at: float | None = None
         self._exit_status = ExitStatus(rank)
-        self._end: int | None = 0  # wait status of the rank; None if unknown
 
     def run(self) -> None:
         """Log and forward the output until the rank has ended."""
@@ -253,9 +252,9 @@ class Companion:
                 self._check_launcher()
                 # The rank has ended, but children of the rank may hold the pipes open.
                 has_ended = has_ended or read_start_time(self._rank) != self._started
-        self._end = self._exit_status.read()
+        status = self._exit_status.read()
         self._drain(open_pipes)  # Read the last output of the rank.
-        self._report_end()
+        self._report_end(status)
         until = time.monotonic() + FLUSH_TIMEOUT_S
         for forwarder in self._forwarders.values():
             forwarder.finish(until)
@@ -272,10 +271,10 @@ class Companion:
             text = f"run_train: {LOG} cannot be written, got {self._log.error}; free disk space\n"
             self._forwarders["stderr"].put(text.encode())
 
-    def _report_end(self) -> None:
+    def _report_end(self, status: int | None) -> None:
         # _kill_at is set if the launcher has ended.  Its rendezvous server has then ended too, and
         # the log already contains the reason.
-        if self._kill_at is None and (message := report_end(self._end, os.environ)):
+        if self._kill_at is None and (message := report_end(status, os.environ)):
             self._handle("stderr", f"run_train: {message}\n".encode())
 
     def _drain(self, pipes: set[int]) -> None:
