@@ -15,7 +15,16 @@ import numpy as np
 
 from encoded_images import has_end, segments
 
-__all__ = ["JpegFrame", "decoded_size", "has_size", "is_whole", "jpeg_frame", "stored_size"]
+__all__ = [
+    "JpegFrame",
+    "decoded_size",
+    "has_size",
+    "has_too_many_segments",
+    "is_size",
+    "is_whole",
+    "jpeg_frame",
+    "stored_size",
+]
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # Name and checksum of IEND, the empty last chunk of a PNG.
@@ -31,6 +40,7 @@ _END_OF_IMAGE = 0xD9
 # For each APP1 segment, libjpeg searches the list of all earlier ones.  For each scan of a
 # progressive image, libjpeg processes all pixels.  So a small file could take hours.
 _MAX_SEGMENTS = {_APP1: 1024, _START_OF_SCAN: 100}
+_COUNTED_MARKERS = re.compile(b"\xff[" + bytes(_MAX_SEGMENTS) + b"]")
 # Number of the Exif orientation tag in both byte orders.
 _ORIENTATION = (b"\x01\x12", b"\x12\x01")
 _MAX_TIFF_ENTRIES = 4096
@@ -68,7 +78,12 @@ def has_size(image: bytes, image_size: tuple[int, int]) -> bool:
     The result is also True if the header states height and width in exchanged order.
     """
     size = stored_size(image)
-    return size is not None and (size == tuple(image_size) or size == tuple(image_size)[::-1])
+    return size is not None and is_size(size, image_size)
+
+
+def is_size(size: tuple[int, int], image_size: tuple[int, int]) -> bool:
+    """Return whether ``size`` is ``image_size``, or has its height and width in exchanged order."""
+    return size in (tuple(image_size), tuple(image_size)[::-1])
 
 
 class JpegFrame(NamedTuple):
@@ -96,15 +111,20 @@ def jpeg_frame(image: bytes) -> JpegFrame | None:
         return None
     for code, at in _header_segments(image):
         if code in _FRAMES:
-            header = image[at + 2 : at + 8]
-            if len(header) < 6:
-                return None
-            components = image[at + 8 : at + 8 + 3 * header[5]]
-            if len(components) < 3 * header[5]:
-                return None
-            factors = tuple((byte >> 4, byte & 15) for byte in components[1::3])
-            return JpegFrame(code, header[0], *_frame_size(image, at), factors)
+            return _read_frame(image, code, at)
     return None
+
+
+def _read_frame(image: bytes, code: int, at: int) -> JpegFrame | None:
+    """Read the frame header whose segment begins at ``at``; return None if it is cut off."""
+    header = image[at + 2 : at + 8]
+    if len(header) < 6:
+        return None
+    components = image[at + 8 : at + 8 + 3 * header[5]]
+    if len(components) < 3 * header[5]:
+        return None
+    factors = tuple((byte >> 4, byte & 15) for byte in components[1::3])
+    return JpegFrame(code, header[0], *_frame_size(image, at), factors)
 
 
 def decoded_size(image: bytes) -> tuple[int, int] | None:
@@ -127,7 +147,7 @@ def _decoded_jpeg_size(image: bytes) -> tuple[int, int] | None:
             turned = frame is not None and may_turn and frame.height != frame.width
             return None if frame is None or turned else (frame.height, frame.width)
         if code in _DECODABLE_FRAMES and frame is None:
-            frame = jpeg_frame(image)
+            frame = _read_frame(image, code, at)
             if frame is None or not _is_usual(frame):
                 return None
         elif code not in _OTHERS or image[at : at + 2] < b"\0\2":  # a length below 2
@@ -162,9 +182,10 @@ def _frame_size(image: bytes, at: int) -> tuple[int, int]:
     return _number(image, at + 3, 2), _number(image, at + 5, 2)
 
 
-def _has_too_many_segments(image: bytes) -> bool:
-    if all(image.count(bytes((0xFF, code))) <= most for code, most in _MAX_SEGMENTS.items()):
-        return False  # nearly every image; count() may count other bytes too, but misses no marker
+def has_too_many_segments(image: bytes) -> bool:
+    """Return whether a JPEG could take hours to decode, because of its APP1 segments or scans."""
+    if len(_COUNTED_MARKERS.findall(image)) <= min(_MAX_SEGMENTS.values()):
+        return False  # The pattern can match bytes that are no marker, but it misses no marker.
     counts = dict.fromkeys(_MAX_SEGMENTS, 0)
     for code, _ in segments(image):
         if code == _END_OF_IMAGE:
@@ -177,7 +198,7 @@ def _has_too_many_segments(image: bytes) -> bool:
 
 
 def _jpeg(image: bytes) -> tuple[int, int] | None:
-    if _has_too_many_segments(image):
+    if has_too_many_segments(image):
         return None
     frames = (at for code, at in _header_segments(image) if code in _FRAMES)
     at = next(frames, None)

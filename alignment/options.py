@@ -137,11 +137,11 @@ def _check_range(option: str, value: float | None, largest: float) -> None:
         raise ValueError(f"{option}: must be {limits}, got {value}; correct the number")
 
 
-def open_source(options: argparse.Namespace, threads: int = 0) -> FaceDetector | Landmarks:
-    """Open the detector, with ``threads`` threads, or read the file of landmarks."""
+def open_source(options: argparse.Namespace) -> FaceDetector | Landmarks:
+    """Open the detector, or read the file of landmarks."""
     if options.landmarks is not None:
         return read_landmarks(options.landmarks)
-    return open_detector(chosen_detector(options), threads)
+    return open_detector(chosen_detector(options))
 
 
 def chosen_detector(options: argparse.Namespace) -> DetectorChoice:

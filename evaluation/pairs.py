@@ -14,7 +14,7 @@ import numpy as np
 from atomic_write import atomic_write
 from encoded_images import decode
 from evaluation.pickled_pairs import pickled_parts
-from image_headers import has_size, stored_size
+from image_headers import is_size, stored_size
 from plain_pickle import PlainPickleError, describe, load_plain
 from regular_file import open_regular
 
@@ -249,7 +249,7 @@ def decode_image(
         # Read the size first: an image of another size could need gigabytes to decode.
         header = encoded[:MAX_HEADER_BYTES].tobytes()
         size = stored_size(header)
-        if size is not None and not has_size(header, image_size):
+        if size is not None and not is_size(size, image_size):
             require_size(size, image_size, where)
         if cut_off is not None and cut_off(encoded):
             raise PairsError(

@@ -78,10 +78,11 @@ class RecordFile(NamedTuple):
         return read_headers(self.data, self.offsets[rows])
 
 
-def find_files(path: Path) -> tuple[Path, Path]:
+def find_files(path: Path, setting: str = "data.records") -> tuple[Path, Path]:
     """Return the paths of a .rec and its .idx.
 
-    ``path`` is the .rec itself, or a folder with train.rec or with one .rec of another name.
+    ``path`` is the .rec itself, or a folder with train.rec or with one .rec of another name.  Error
+    messages name the setting or argument ``setting`` that holds ``path``.
     """
     rec = path / "train.rec" if path.is_dir() else path
     if path.is_dir() and not rec.exists():
@@ -90,13 +91,13 @@ def find_files(path: Path) -> tuple[Path, Path]:
             names = ", ".join(f.name for f in found) or "none"
             raise RecordError(
                 f"{path}: has no train.rec, got .rec files: {names}; name the .rec itself in "
-                "data.records"
+                f"{setting}"
             )
         rec = found[0]
     idx = rec.with_suffix(".idx")
-    for file, why in ((rec, "data.records"), (idx, f"needed beside {rec.name}")):
+    for file, why in ((rec, setting), (idx, f"needed beside {rec.name}")):
         if not file.is_file():
-            raise RecordError(f"{file}: no such file ({why}), got '{path}'; check data.records")
+            raise RecordError(f"{file}: no such file ({why}), got '{path}'; check {setting}")
     return rec, idx
 
 

@@ -15,7 +15,13 @@ import numpy as np
 
 from encoded_images import decode_upright, has_turning_exif
 from evaluation.image_files import MAX_IMAGE_PIXELS
-from image_headers import JpegFrame, is_whole, jpeg_frame, stored_size
+from image_headers import (
+    JpegFrame,
+    has_too_many_segments,
+    is_whole,
+    jpeg_frame,
+    stored_size,
+)
 
 if TYPE_CHECKING:
     from tools.data.decoder_warnings import DecoderWarnings
@@ -91,7 +97,7 @@ def fit_image(data: bytes, wanted: ImageFormat, warnings: DecoderWarnings) -> Fi
     # The search for the prefix of Exif data is much faster than parsing the segments.
     turns = b"Exif\0\0" in data and has_turning_exif(data)
     fits = frame is not None and not turns and _fits(frame, wanted)
-    if fits and stored_size(data) is not None and is_whole(data):
+    if fits and not has_too_many_segments(data) and is_whole(data):
         if wanted.check_pixels:
             decode_image(data, warnings)
         return FittedImage(data, STORED)

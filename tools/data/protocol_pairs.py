@@ -66,13 +66,11 @@ def _unnumbered_name(path: str) -> str | None:
     return match[1] if match else None
 
 
-def interleave_folds(
-    same: Sequence[ProtocolPair], different: Sequence[ProtocolPair]
-) -> list[ProtocolPair]:
-    """Join two lists of pairs so that each of ten consecutive folds has a tenth of either list."""
+def interleave_folds(*lists: Sequence[ProtocolPair]) -> list[ProtocolPair]:
+    """Join lists of pairs so that each of ten consecutive folds has a tenth of every list."""
     ordered: list[ProtocolPair] = []
     for fold in range(FOLDS):
-        for pairs in (same, different):
+        for pairs in lists:
             first, last = (len(pairs) * (fold + step) // FOLDS for step in (0, 1))
             ordered += pairs[first:last]
     return ordered

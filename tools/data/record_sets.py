@@ -20,7 +20,6 @@ import numpy as np
 
 from atomic_write import rename_together
 from launch.config.printable_text import printable
-from pipeline.records.mapped import RecordError
 from pipeline.records.open import RecordSet, open_records
 from pipeline.records.reader import RecordReader
 from pipeline.records.recordio import find_files
@@ -65,10 +64,7 @@ def check_sources(sources: Sequence[Path]) -> None:
                 f"SET: {printable(source)} must be a folder with train.rec, or a .rec file, got a "
                 "folder without a .rec file; make a set with python -m tools.data pack"
             )
-        try:
-            rec = find_files(source)[0].resolve()
-        except RecordError as error:
-            raise ValueError(str(error).replace("data.records", "SET")) from None
+        rec = find_files(source, "SET")[0].resolve()
         if rec in known:
             raise ValueError(
                 f"SET: each set must be named once, got {printable(known[rec])} and "

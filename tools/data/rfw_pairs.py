@@ -12,7 +12,7 @@ from pathlib import Path
 
 from launch.config.printable_text import printable
 from tools.data.protocol_files import read_protocol
-from tools.data.protocol_pairs import FOLDS, ProtocolPair
+from tools.data.protocol_pairs import FOLDS, ProtocolPair, interleave_folds
 
 SUFFIX = "_pairs.txt"
 
@@ -35,23 +35,18 @@ def read_rfw(folder: Path) -> list[ProtocolPair]:
     ValueError
         If a file is malformed, or has fewer pairs than folds.
     """
-    found = {}
+    groups: list[list[ProtocolPair]] = []
     for group, file in find_pair_files(folder).items():
-        found[group] = read_protocol(file, "lfw")
-        if len(found[group]) < FOLDS:
+        pairs = read_protocol(file, "lfw")
+        if len(pairs) < FOLDS:
             raise ValueError(
-                f"{printable(file)}: must have at least {FOLDS} pairs, got {len(found[group])}; "
+                f"{printable(file)}: must have at least {FOLDS} pairs, got {len(pairs)}; "
                 "correct the file"
             )
-    ordered: list[ProtocolPair] = []
-    for fold in range(FOLDS):
-        for group, pairs in found.items():
-            first, last = (len(pairs) * (fold + step) // FOLDS for step in (0, 1))
-            ordered += [
-                pair._replace(one=f"{group}/{pair.one}", two=f"{group}/{pair.two}")
-                for pair in pairs[first:last]
-            ]
-    return ordered
+        groups.append(
+            [pair._replace(one=f"{group}/{pair.one}", two=f"{group}/{pair.two}") for pair in pairs]
+        )
+    return interleave_folds(*groups)
 
 
 def name_groups(pairs: Sequence[ProtocolPair]) -> list[str]:
