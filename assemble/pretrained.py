@@ -150,7 +150,8 @@ def take_net(config: Config, model: Pretrained) -> Config:
     ValueError
         If the model has a net or a setting that this version does not know.
     """
-    net, given = config.net, config.net.given
+    net = config.net
+    given = {**_values_of_name(net.name, model), **net.given}
     try:
         merged = _merge(model.net, given)
     except ConfigError:
@@ -231,6 +232,22 @@ def _is_name_of(name: str, model: Pretrained) -> bool:
     """Return whether a name is empty, or names the net of the model directly or as an alias."""
     own = str(model.net["name"])
     return name in ("", own) or ALIASES.get(name, name) == ALIASES.get(own, own)
+
+
+def _values_of_name(name: str, model: Pretrained) -> dict[str, Any]:
+    """Return the settings that a name of the net has by default and the model's name has not.
+
+    For a mobilenet_v1 and the name m05, for example, this is the width 0.5.
+    """
+    own = str(model.net["name"])
+    if not name or not _is_name_of(name, model) or NETS.get(name) is NETS.get(own):
+        return {}
+    usual = settings(NETS[own])
+    return {
+        key: each.default
+        for key, each in settings(NETS[name]).items()
+        if each.default != usual[key].default
+    }
 
 
 def _listing(net: Mapping[str, Any], named: Container[str] = ()) -> str:

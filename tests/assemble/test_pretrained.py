@@ -117,6 +117,34 @@ def test_a_contradiction_is_refused_with_the_values_to_write(begin, tmp_path, so
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("stored", "net", "is_taken"),
+    [
+        ({"name": "mobilenet_v1"}, {"name": "m05"}, False),
+        ({"name": "m05"}, {"name": "mobilenet_v1"}, False),
+        ({"name": "mnas05"}, {"name": "mnas025"}, False),
+        ({"name": "mobilenet_v1"}, {"name": "m05", "width": 1}, True),
+        ({"name": "mobilenet_v1", "width": 0.5}, {"name": "m05"}, True),
+        ({"name": "mobilenet_v1"}, {"name": "m1"}, True),
+        ({"name": "m05"}, {"name": "m05"}, True),
+    ],
+)
+def test_a_short_name_with_another_width_by_default_means_that_width(stored, net, is_taken):
+    model = module.Pretrained(
+        source="a model", net=stored, image_size=(112, 112), shapes={}, head_shapes={}
+    )
+    config = configure(net=net)
+    if is_taken:
+        taken = module.take_net(config, model).net
+        assert taken.name == stored["name"]
+        assert taken.options["width"] == configure(net=stored).net.options["width"]
+        return
+    with pytest.raises(ValueError) as caught:
+        module.take_net(config, model)
+    assert f"the net of a model is net.name={stored['name']}" in str(caught.value)
+    assert f"got net.name={net['name']} net.width=" in str(caught.value)
+
+
 def test_a_list_to_write_is_quoted_for_the_shell(begin):
     sentence = refusal(begin, net={"blocks": [1, 1, 1, 1], "se": True})
     assert (
