@@ -8,7 +8,8 @@ For each seed, trains a configuration with ``head.sharded=true`` twice: with ``h
 and with the given rate.  Runs of the same seed differ in the rate only.  Prints the verification
 accuracies and their means.  The exit status is 1 if the mean accuracy at the given rate is lower
 than the mean accuracy at the rate 1 by more than the tolerance.  After an interruption, the same
-command continues: finished runs in FOLDER are not repeated, and an unfinished run resumes.
+command continues: finished runs in FOLDER or in the file of ``--json`` are not repeated, and an
+unfinished run resumes.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from atomic_write import atomic_write
 from launch.config.paths import home_path
+from launch.environment.provenance import commit, cpu_model
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL_RATE = 1.0
@@ -43,16 +46,23 @@ def main() -> int:
         help="largest permitted decrease of the mean accuracy (default: 0.015)",
     )
     parser.add_argument("--out", type=home_path, required=True, help="folder for the runs")
-    parser.add_argument("--json", type=home_path, help="JSON file for the accuracies")
+    parser.add_argument(
+        "--json", type=home_path, help="JSON file to which each finished run adds a row"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more settings")
     arguments = parser.parse_args()
     if not 0 < arguments.rate < 1:
         parser.error(f"--rate: must be above 0 and below 1, got {arguments.rate:g}; 0.5 is usual")
+    rows = read_rows(arguments.json)
     rates = (FULL_RATE, arguments.rate)
     found: dict[float, list[float]] = {rate: [] for rate in rates}
     for seed in arguments.seeds:
         for rate in rates:
-            accuracy = train(arguments, rate, seed)
+            accuracy = known_accuracy(rows, arguments, rate, seed)
+            if accuracy is None:
+                accuracy = train(arguments, rate, seed)
+                rows.append(row_of(arguments, rate, seed, accuracy))
+                write_rows(arguments.json, rows)
             found[rate].append(accuracy)
             print(f"rate {rate:g}, seed {seed}: accuracy {accuracy:.4f}", flush=True)
     means = [statistics.fmean(found[rate]) for rate in rates]
@@ -61,14 +71,49 @@ def main() -> int:
         f"{arguments.cfg}: mean accuracy {means[0]:.4f} at the rate 1 and {means[1]:.4f} at the "
         f"rate {arguments.rate:g}, difference {difference:+.4f}, {len(arguments.seeds)} seeds"
     )
-    if arguments.json:
-        rows = [
-            {"cfg": arguments.cfg, "rate": rate, "seeds": arguments.seeds, "accuracies": values}
-            for rate, values in found.items()
-        ]
-        with atomic_write(arguments.json, "w") as file:
-            file.write(json.dumps({"rows": rows}, indent=1) + "\n")
     return 1 if difference < -arguments.tolerance else 0
+
+
+def read_rows(path: Path | None) -> list[dict[str, Any]]:
+    """Return the rows of a file that this tool wrote; an empty list if there is no file."""
+    return json.loads(path.read_text())["rows"] if path and path.exists() else []
+
+
+def write_rows(path: Path | None, rows: list[dict[str, Any]]) -> None:
+    """Write the rows of all finished runs, whole or not at all."""
+    if path:
+        with atomic_write(path, "w") as file:
+            lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+            file.write(f'{{\n "rows": [\n{lines}\n ]\n}}\n')
+
+
+def row_of(arguments: argparse.Namespace, rate: float, seed: int, accuracy: float) -> dict:
+    """Return the row of a finished run."""
+    return {
+        **_conditions(arguments, rate, seed),
+        "accuracy": accuracy,
+        "commit": commit(),
+        "cpu": cpu_model(),
+    }
+
+
+def known_accuracy(
+    rows: list[dict[str, Any]], arguments: argparse.Namespace, rate: float, seed: int
+) -> float | None:
+    """Return the accuracy of the row with the same conditions; None if there is no such row."""
+    wanted = _conditions(arguments, rate, seed)
+    return next((row["accuracy"] for row in rows if wanted.items() <= row.items()), None)
+
+
+def _conditions(arguments: argparse.Namespace, rate: float, seed: int) -> dict[str, Any]:
+    """Return what the accuracy of a run depends on."""
+    return {
+        "cfg": Path(arguments.cfg).name,
+        "rate": rate,
+        "seed": seed,
+        "ranks": arguments.ranks,
+        "settings": list(arguments.set),
+    }
 
 
 def train(arguments: argparse.Namespace, rate: float, seed: int) -> float:

@@ -14,6 +14,7 @@ from tools import sampling_accuracy
 
 
 def run(monkeypatch, out, *options: str) -> int:
+    monkeypatch.setattr(sampling_accuracy, "commit", lambda: "0123abc")
     monkeypatch.setattr(sys, "argv", ["tool", "demo.yaml", "--out", str(out), *options])
     return sampling_accuracy.main()
 
@@ -33,7 +34,25 @@ def test_finished_runs_are_compared_by_their_means(tmp_path, monkeypatch, capsys
     path = tmp_path / "found.json"
     assert run(monkeypatch, tmp_path, "--seeds", "1", "2", "--json", str(path)) == status
     assert f"mean accuracy 0.9000 at the rate 1 and {sampled:.4f}" in capsys.readouterr().out
-    assert json.loads(path.read_text())["rows"][1]["accuracies"] == [sampled] * 2
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["rate"], row["seed"], row["accuracy"]) for row in rows] == [
+        (rate, seed, accuracy) for seed in (1, 2) for rate, accuracy in ((1.0, 0.9), (0.5, sampled))
+    ]
+
+
+def test_runs_in_the_file_are_not_repeated_except_with_other_settings(tmp_path, monkeypatch):
+    path = tmp_path / "found.json"
+    write_run(tmp_path / "a", 1.0, 1, 0.9)
+    write_run(tmp_path / "a", 0.5, 1, 0.9)
+    options = ("--seeds", "1", "--json", str(path))
+    assert run(monkeypatch, tmp_path / "a", *options) == 0
+    before = path.read_bytes()
+    assert run(monkeypatch, tmp_path / "b", *options) == 0
+    assert path.read_bytes() == before
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=2))
+    for other in (("--ranks", "1"), ("--set", "train.epochs=1"), ("--seeds", "2")):
+        with pytest.raises(SystemExit, match="must finish"):
+            run(monkeypatch, tmp_path / "b", *options, *other)
 
 
 def test_an_unfinished_run_is_trained(tmp_path, monkeypatch):
