@@ -20,17 +20,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Import the modules of ops/native/gpu from their folder, not as parts of the package ``ops``: that
-# package imports MXNet, which an environment with CuPy may lack.
-SOURCES = Path(__file__).resolve().parents[1] / "ops" / "native" / "gpu"
-sys.path[:0] = [str(SOURCES), str(SOURCES.parents[2])]
-
-import agreement
-import harness
 import numpy as np
-import nvcc
+
+# An environment with CuPy may not have this project installed.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 from launch.config.paths import home_path
+from ops.native.gpu import agreement, harness, nvcc
 
 HEADS = [(128, 512, 10_572), (128, 512, 85_742), (512, 512, 85_742), (128, 512, 360_232)]
 LAYERS = [(128, 64, 112 * 112), (128, 128, 28 * 28), (128, 512, 7 * 7)]
@@ -122,7 +119,9 @@ def compile_library(folder: Path) -> Path:
     """Compile the operators with nvcc into a folder; return the path of the library."""
     toolkit = nvcc.find()
     print(f"compiling with {toolkit.nvcc}, CUDA {'.'.join(map(str, toolkit.release))}")
-    objects = nvcc.compile_objects(toolkit, [*nvcc.SOURCES, SOURCES / "harness.cc"], folder, 4)
+    objects = nvcc.compile_objects(
+        toolkit, [*nvcc.SOURCES, ROOT / "ops" / "native" / "gpu" / "harness.cc"], folder, 4
+    )
     nvcc.link(toolkit, objects, folder / "operators.so")
     return folder / "operators.so"
 

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 from mxnet import gluon
 from mxnet.gluon import nn
 
-import ops
 from nets.blocks import BatchNorm, ConvNorm, ReLU, convolution
 from nets.builder import describe_builder
 from nets.embedding import MAX_EMBEDDING_SIZE, Dropout, Output, build_output
 from nets.image_size import check_image_size, feature_size
 from nets.preactivation import FUSED, PreActivationUnit
 from nets.width import Width, scale_channels
+from ops.mode_graphs import ModeGraphs
 from ranges import Within
 
 STEM_CHANNELS = 64
@@ -141,7 +141,7 @@ class AttentionModule(gluon.HybridBlock):
         return self.after(F.elemwise_mul(self.mask(x) + 1.0, self.trunk(x)))
 
 
-class AttentionNet(ops.TwoGraphs):
+class AttentionNet(ModeGraphs):
     """Residual Attention Network: a stem with stride 1, three stages of attention, a last stage.
 
     Parameters

@@ -28,7 +28,7 @@ def describe_builder(
     notes: str,
     problems: Sequence[Problems] = (),
 ) -> None:
-    """Give a function that builds a network its name, its docstring and its rules.
+    """Set the name, the docstring and the setting checks of a function that builds a network.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def describe_builder(
     notes
         Source of the network: paper and structure.
     problems
-        Functions that yield (setting, message) for each setting that another setting excludes.
-        `nets.embedding.output_problems` is always one of the rules and need not be given.
+        Checks: functions that yield (setting, message) for each setting that another setting
+        excludes.  The check `nets.embedding.output_problems` is always included.
     """
     described = "\n".join(
         f"    {key}\n        {value}"

@@ -11,12 +11,12 @@ from typing import Annotated, Any, NamedTuple
 from mxnet import gluon
 from mxnet.gluon import nn
 
-import ops
 from nets.blocks import BatchNorm, PReLU, ReLU, convolution
 from nets.builder import describe_builder
 from nets.embedding import MAX_EMBEDDING_SIZE, Dropout, Output, build_output
 from nets.image_size import check_image_size
 from nets.width import Width
+from ops.mode_graphs import ModeGraphs
 from ranges import Within
 
 BOTTLENECK = 4
@@ -138,7 +138,7 @@ class Transition(gluon.HybridBlock):
         return F.Pooling(x, kernel=(2, 2), stride=(2, 2), pool_type="avg")
 
 
-class DenseNet(ops.TwoGraphs):
+class DenseNet(ModeGraphs):
     """DenseNet: a stem with stride 1 and pooling, four dense blocks, an embedding output.
 
     Parameters

@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 from mxnet import gluon
 from mxnet.gluon import nn
 
-import ops
 from nets.blocks import BatchNorm, ConvNorm, ConvNormPReLU, PReLU
 from nets.builder import describe_builder, length_problems
 from nets.embedding import MAX_EMBEDDING_SIZE, Dropout, Output, build_output
 from nets.image_size import check_image_size, feature_size
 from nets.squeeze_excitation import SqueezeExcitation
 from nets.width import Width, scale_channels
+from ops.mode_graphs import ModeGraphs
 from ranges import Within
 
 STEM_CHANNELS = 64
@@ -150,7 +150,7 @@ UNIT_KINDS: dict[int, type[gluon.HybridBlock]] = {1: BasicUnit, 3: IRUnit}
 """Mapping from the number of a residual unit in InsightFace's MXNet code to the unit."""
 
 
-class IResNet(ops.TwoGraphs):
+class IResNet(ModeGraphs):
     """IResNet: a stem, four stages that each halve the resolution, and an embedding layer.
 
     Parameters

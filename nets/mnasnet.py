@@ -10,13 +10,13 @@ from typing import Annotated, Any, NamedTuple
 from mxnet import gluon
 from mxnet.gluon import nn
 
-import ops
 from nets.blocks import ConvNormPReLU
 from nets.bottleneck import LinearBottleneck
 from nets.builder import describe_builder
 from nets.embedding import MAX_EMBEDDING_SIZE, Dropout, Output, build_output
 from nets.image_size import check_image_size, feature_size
 from nets.width import Width
+from ops.mode_graphs import ModeGraphs
 from ranges import Within
 
 STEM_CHANNELS = (32, 16)
@@ -49,7 +49,7 @@ EmbeddingSize = Annotated[
 ]
 
 
-class MnasNet(ops.TwoGraphs):
+class MnasNet(ModeGraphs):
     """MnasNet: a stem with stride 1, six stages of inverted bottlenecks, an embedding output.
 
     Parameters

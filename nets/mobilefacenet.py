@@ -10,13 +10,13 @@ from typing import Annotated, Any
 from mxnet import gluon
 from mxnet.gluon import nn
 
-import ops
 from nets.blocks import ConvNormPReLU
 from nets.bottleneck import LinearBottleneck
 from nets.builder import describe_builder, length_problems
 from nets.embedding import MAX_EMBEDDING_SIZE, Dropout, Output, build_output
 from nets.image_size import check_image_size, feature_size
 from nets.width import Width, scale_channels
+from ops.mode_graphs import ModeGraphs
 from ranges import Within
 
 STEM_CHANNELS = 64
@@ -37,7 +37,7 @@ Blocks = list[Annotated[int, Within(1, 256, "the usual numbers of blocks are [1,
 Scale = Annotated[int, Within(1, 8, "arcface_torch uses 2 (mbf) and 4 (mbf_large)")]
 
 
-class MobileFaceNet(ops.TwoGraphs):
+class MobileFaceNet(ModeGraphs):
     """MobileFaceNet: bottlenecks between a strided stem and a global depthwise convolution.
 
     Parameters

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 from mxnet import gluon
 from mxnet.gluon import nn
 
-import ops
 from nets.blocks import ConvNormPReLU
 from nets.builder import describe_builder
 from nets.embedding import MAX_EMBEDDING_SIZE, Dropout, Output, build_output
 from nets.image_size import check_image_size, feature_size
 from nets.width import Width
+from ops.mode_graphs import ModeGraphs
 from ranges import Within
 
 STEM_CHANNELS = 32
@@ -35,7 +35,7 @@ EmbeddingSize = Annotated[
 ]
 
 
-class MobileNetV1(ops.TwoGraphs):
+class MobileNetV1(ModeGraphs):
     """MobileNetV1: a stem with stride 1, 13 depthwise separable convolutions, an embedding output.
 
     Parameters

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 from mxnet import gluon
 from mxnet.gluon import nn
 
-import ops
 from nets.blocks import ConvNormPReLU, fixed_norm
 from nets.builder import describe_builder
 from nets.embedding import MAX_EMBEDDING_SIZE, Dropout, Output, build_output
 from nets.image_size import check_image_size, feature_size
 from nets.preactivation import FUSED, PreActivationUnit
 from nets.width import Width, scale_channels
+from ops.mode_graphs import ModeGraphs
 from ranges import Within
 
 STEM_CHANNELS = 64
@@ -34,7 +34,7 @@ EmbeddingSize = Annotated[
 ]
 
 
-class SEResNet(ops.TwoGraphs):
+class SEResNet(ModeGraphs):
     """SE-ResNet: normalised input, a stem with pooling, four stages of bottlenecks.
 
     Parameters

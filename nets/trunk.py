@@ -14,9 +14,9 @@ import mxnet as mx
 from mxnet import gluon, init
 from mxnet.gluon import nn
 
-import ops
 from nets.blocks import BN_EPSILON, BN_MOMENTUM
 from nets.embedding import build_output
+from ops.mode_graphs import ModeGraphs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Head(NamedTuple):
     dropout: float
 
 
-class TrunkNet(ops.TwoGraphs):
+class TrunkNet(ModeGraphs):
     """Network of a trunk and an embedding output.
 
     The first convolution gets stride 1 instead of 2, so that a face of 112x112 pixels gives feature

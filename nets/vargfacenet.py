@@ -11,13 +11,13 @@ from typing import Annotated, Any
 from mxnet import gluon
 from mxnet.gluon import nn
 
-import ops
 from nets.blocks import ConvNorm, ConvNormPReLU, PReLU
 from nets.builder import describe_builder
 from nets.embedding import MAX_EMBEDDING_SIZE, Dropout, Output, build_output
 from nets.image_size import check_image_size, feature_size
 from nets.squeeze_excitation import SqueezeExcitation
 from nets.width import scale_channels
+from ops.mode_graphs import ModeGraphs
 from ranges import Within
 
 GROUP_CHANNELS = 8
@@ -161,7 +161,7 @@ class VarGUnit(gluon.HybridBlock):
         return self.act(F.elemwise_add(y, x if self.shortcut is None else self.shortcut(x)))
 
 
-class VarGFaceNet(ops.TwoGraphs):
+class VarGFaceNet(ModeGraphs):
     """VarGFaceNet: a stem, three stages of grouped separable convolutions, a grouped global pool.
 
     Parameters

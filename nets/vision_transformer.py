@@ -9,12 +9,12 @@ from typing import Annotated, Any, NamedTuple
 from mxnet import autograd, gluon, init
 from mxnet.gluon import nn
 
-import ops
 from nets.blocks import BN_MOMENTUM
 from nets.embedding import EmbeddingSize
 from nets.image_size import check_features, check_image_size
 from nets.self_attention import LAYER_NORM_EPSILON, WEIGHT_DEVIATION, TransformerBlock, dense
 from nets.trunk import TYPICAL_EMBEDDING_SIZE
+from ops.mode_graphs import ModeGraphs
 from ranges import Within
 
 PATCH_PIXELS = 9
@@ -89,7 +89,7 @@ class MaskedTokens(gluon.HybridBlock):
         return F.elemwise_add(restored, F.broadcast_mul(missing, token))
 
 
-class VisionTransformer(ops.TwoGraphs):
+class VisionTransformer(ModeGraphs):
     """Vision transformer: patches of the image, transformer blocks, and two linear layers.
 
     Parameters

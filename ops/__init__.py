@@ -3,7 +3,8 @@
 
 Every fused operator has a plain Gluon equivalent with the same parameters and, up to rounding, the
 same results.  ops/choice.py chooses fused or plain operators for the process.  ops/layers.py
-contains the network layers that use the chosen operators.
+contains the network layers that use the chosen operators.  Importing this package does not import
+MXNet, whose import takes more than a second: some commands need only the compiled functions.
 """
 
 from ops.choice import (
@@ -17,11 +18,9 @@ from ops.choice import (
     refuse_add,
     use,
 )
-from ops.two_graphs import TwoGraphs
 
 __all__ = [
     "OperatorError",
-    "TwoGraphs",
     "compiled",
     "for_gpu",
     "fused",

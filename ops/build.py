@@ -22,9 +22,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
-
-import mxnet as mx
 
 from ops.native.gpu import nvcc
 
@@ -54,6 +53,9 @@ OPTIONS = [
     "-fno-math-errno",
     "-fno-trapping-math",
 ]
+
+
+_CPU_PACKAGE = "mxnet"
 
 
 class BuildError(RuntimeError):
@@ -93,7 +95,7 @@ def compile_library() -> Path:
             f"ops: no C++ compiler found, got {os.environ.get('CXX', 'g++')!r}; install "
             "g++ (apt-get install g++) and run python -m ops"
         )
-    mxnet = Path(mx.__file__).parent
+    mxnet = _mxnet_folder()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path.parent / "lock", "w") as lock:
@@ -165,18 +167,31 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
         raise BuildError(str(error)) from None
 
 
+def _mxnet_folder() -> Path:
+    spec = find_spec("mxnet")  # importing MXNet takes more than a second
+    if spec is None or spec.origin is None:
+        raise BuildError("ops: MXNet must be installed, got none; run make setup")
+    return Path(spec.origin).parent
+
+
 def _mxnet() -> tuple[str, str]:
-    for name in ("mxnet", "mxnet-cu112"):
+    for name in (_CPU_PACKAGE, "mxnet-cu112"):
         try:
             return name, version(name)
         except PackageNotFoundError:
             continue
+    import mxnet as mx
+
     return "of the image", mx.__version__
 
 
 @cache
 def _toolkit() -> nvcc.Toolkit | None:
     """Return the nvcc to use; None if no nvcc works or MXNet does not support CUDA."""
+    if _mxnet()[0] == _CPU_PACKAGE:
+        return None
+    import mxnet as mx
+
     if not mx.runtime.Features().is_enabled("CUDA"):
         return None
     try:

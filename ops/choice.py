@@ -8,13 +8,17 @@ Network blocks query the choice with ``fused``, ``fused_scores`` and ``for_gpu``
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-
-from mxnet import context, gluon, library
+from typing import TYPE_CHECKING
 
 from ops import build
 from ops.feed import LoaderKernels
 from ops.guard import Guard
+
+if TYPE_CHECKING:
+    from mxnet import gluon
 
 CHOICES = ("auto", "native", "plain")
 
@@ -30,6 +34,8 @@ class State:
     loader_kernels: LoaderKernels | None = None
     """Compiled functions for data loaders, which run on the CPU even if the network computes on a
     GPU; None if the operators are plain."""
+    infers: bool = False
+    """Whether a network is being called or traced for inference with fused operators."""
     loaded: bool = False
     """True after MXNet has loaded the library; MXNet can load a library only once."""
     guard: Guard | None = None
@@ -76,6 +82,8 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
         if device == "gpu":
             _require_gpu(compiled, device_id)
         if not state.loaded:
+            from mxnet import library
+
             library.load(str(path), verbose=False)
             state.loaded = True
     except build.BuildError as error:
@@ -141,6 +149,21 @@ def fused() -> bool:
     return bool(state.fused_device)
 
 
+@contextmanager
+def fused_inference() -> Iterator[None]:
+    """Make the layers use the fused operators for inference, which have no gradient."""
+    before, state.infers = state.infers, True
+    try:
+        yield
+    finally:
+        state.infers = before
+
+
+def infers() -> bool:
+    """Return whether the call is inside `fused_inference`."""
+    return state.infers
+
+
 def for_gpu() -> bool:
     """Return whether the block that is being traced or called computes on a GPU.
 
@@ -148,6 +171,8 @@ def for_gpu() -> bool:
     current context to the device of a block's input before it calls or traces the block.
     Therefore a network gets the operators for its device even without a call of ``use``.
     """
+    from mxnet import context
+
     return "gpu" in (state.device, context.current_context().device_type)
 
 

@@ -2,7 +2,8 @@
 """Network layers that choose between fused and plain operators.
 
 Each function takes the Gluon blocks that hold the parameters, and returns the same result as a call
-of these blocks in sequence.  Only training uses the fused operators.
+of these blocks in sequence.  Training uses fused operators.  So does inference on a CPU inside
+`ops.choice.fused_inference`, where a convolution, its normalisation and PReLU are one operator.
 
 The fused operators use the layout (B, C, H, W), but oneDNN's dense convolutions use a layout
 blocked by channels.  Between dense convolutions the layout conversions cost more time than the
@@ -27,7 +28,7 @@ def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool
 
     There are three implementations:
 
-    - Training with fused operators: ``face_prelu``.
+    - Fused operators: ``face_prelu``.
     - GPU: MXNet's ``LeakyReLU(act_type="prelu")``, one kernel forward and one backward.  Its
       backward pass is slow only for a slope shared by all channels, as in Gluon's ``PReLU``
       (apache/mxnet, issue 10972).
@@ -51,6 +52,8 @@ def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool
     fused
         Whether a fused operator may be used.
     """
+    if fused and choice.infers():
+        return F.face_prelu(x, alpha)
     if fused and _training():
         choice.refuse_add("PReLU", parameter)
         return F.face_prelu(x, alpha)
@@ -73,7 +76,7 @@ def batch_norm(
     plain: Callable[..., Any],
     fused: bool = True,
 ) -> Any:
-    """Apply batch normalisation, with the fused operator in training and with ``plain`` otherwise.
+    """Apply batch normalisation, with a fused operator or with ``plain``.
 
     Parameters
     ----------
@@ -86,6 +89,8 @@ def batch_norm(
     fused
         Whether a fused operator may be used.
     """
+    if fused and choice.infers():
+        return F.face_frozen_norm(x, *values, prelu=False, epsilon=norm._kwargs["eps"])
     if not (fused and _training()) or _is_frozen(norm):
         return plain(F, x, *values)
     choice.refuse_add("BatchNorm", norm.gamma, norm.beta)
@@ -94,6 +99,8 @@ def batch_norm(
 
 def conv_norm(F: Any, x: Any, conv: nn.Conv2D, norm: nn.BatchNorm, *, fused: bool = True) -> Any:
     """Apply a convolution without bias, then batch normalisation."""
+    if fused and choice.infers():
+        return _infer(F, x, conv, norm)
     return norm(_convolve(F, x, conv, fused))
 
 
@@ -107,6 +114,8 @@ def conv_norm_prelu(
     fused: bool = True,
 ) -> Any:
     """Apply a convolution without bias, batch normalisation and PReLU with slopes ``act.alpha``."""
+    if fused and choice.infers():
+        return _infer(F, x, conv, norm, act)
     if not (fused and _training()) or _is_frozen(norm):
         return act(conv_norm(F, x, conv, norm, fused=fused))
     choice.refuse_add("convolution and PReLU", conv.weight, norm.gamma, norm.beta, act.alpha)
@@ -118,6 +127,23 @@ def conv_norm_prelu(
     y = _convolve(F, x, conv, fused)
     values = [_values(F, x, parameter) for parameter in learned]
     return F.face_batch_norm(y, *values, prelu=True, **_statistics(norm))[0]
+
+
+def _infer(
+    F: Any, x: Any, conv: nn.Conv2D, norm: nn.BatchNorm, act: gluon.HybridBlock | None = None
+) -> Any:
+    """Apply a convolution, normalisation with running statistics, and PReLU if ``act`` is given."""
+    values = [norm.gamma, norm.beta, norm.running_mean, norm.running_var]
+    values += [] if act is None else [act.alpha]
+    arrays = [_values(F, x, parameter) for parameter in values]
+    options = {"prelu": act is not None, "epsilon": norm._kwargs["eps"]}
+    if _is_pointwise(conv):
+        return F.face_frozen_pointwise(x, _values(F, x, conv.weight), *arrays, **options)
+    if _is_depthwise(conv):
+        (stride, _) = conv._kwargs["stride"]
+        weight = _values(F, x, conv.weight)
+        return F.face_frozen_depthwise(x, weight, *arrays, stride=stride, **options)
+    return F.face_frozen_norm(conv(x), *arrays, **options)
 
 
 def _training() -> bool:

@@ -85,7 +85,8 @@ PURE = (
     *("pipeline.records", "pipeline.sampling", "launch.config", "training.schedule"),
     *("evaluation.verification", "atomic_write", "encoded_images", "image_headers"),
     *("mxnet_arrays", "normalization", "plain_pickle", "plain_yaml", "ranges", "regular_file"),
-    *("aliases", "alignment", "suggestions"),
+    *("aliases", "alignment", "suggestions", "tools.data"),
+    *("ops.feed", "ops.guard", "ops.jpeg_decoder", "ops.native.gpu"),
 )
 # The longest key that matches applies. Only the launcher's process may import horovod.runner; that
 # process must use neither mxnet nor a collective.
@@ -101,7 +102,7 @@ WITHOUT_MXNET = ("pipeline.decode.dali",)
 MIRRORED = ("assemble", "heads", "pipeline", "training")
 MAY_CHANGE_SYS_PATH = (
     "launch/ranks/companion.py",  # runs without the module `site`
-    "benchmarks/gpu_operators.py",  # imports parts of ops; the package ops needs MXNet
+    "benchmarks/gpu_operators.py",  # its environment may not have the project installed
     "benchmarks/harness/baselines.py",  # adds the folder of an unpacked baseline
     "benchmarks/steps/partial_fc_steps.py",  # adds the folder of a baseline that the user names
     "tools/evaluation_checks/gluonfr_verification_worker.py",  # adds the folder of a baseline

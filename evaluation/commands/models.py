@@ -21,9 +21,16 @@ def read_model(path: str, quiet: bool = False) -> StoredModel:
 
 
 def build_net_on(model: StoredModel, ctx: Any) -> Any:
-    """Build the network of a model, with its weights on the device `ctx`; return it hybridized."""
+    """Build the network of a model, with its weights on the device `ctx`; return it hybridized.
+
+    The network uses the fused operators for inference if they are available.
+    """
+    import ops
     from interchange.stored_net import build_stored_net
 
+    notice = ops.use("auto", ctx.device_type, ctx.device_id)
+    if notice and not ops.fused():
+        print(f"evaluation: {notice}", file=sys.stderr)
     net = build_stored_net(model, ctx)
     net.hybridize(static_alloc=True, static_shape=True)
     return net

@@ -129,6 +129,29 @@ struct DepthwiseKernels {
                    T* dgamma, T* dbeta, T* dslope);
 };
 
+// Batch normalisation with running statistics.
+template <typename T>
+struct FrozenNorm {
+  const T* gamma;     // (C,)
+  const T* beta;      // (C,)
+  const T* mean;      // (C,)
+  const T* variance;  // (C,)
+  const T* slope;     // (C,) of the PReLU that follows; null: no PReLU
+  T epsilon;
+};
+
+// Layers in inference: the normalisation alone, or after a convolution without bias.
+template <typename T>
+struct InferenceKernels {
+  void (*norm)(const Planes& size, int threads, const T* x, const FrozenNorm<T>& norm, T* y);
+  int64_t (*pointwise_bytes)(const Pointwise& size, int threads);
+  void (*pointwise)(const Pointwise& size, int threads, char* workspace, const T* x,
+                    const T* weight, const FrozenNorm<T>& norm, T* y);
+  int64_t (*depthwise_bytes)(const Depthwise& size, int threads);
+  void (*depthwise)(const Depthwise& size, int threads, char* workspace, const T* x,
+                    const T* weight, const FrozenNorm<T>& norm, T* y);
+};
+
 // N decoded images (H, W, 3) at the given rows of an array of images.
 struct Images {
   int64_t N, H, W;
@@ -173,6 +196,8 @@ struct Kernels {
   PointwiseKernels<double> pointwise_double;
   DepthwiseKernels<float> depthwise_float;
   DepthwiseKernels<double> depthwise_double;
+  InferenceKernels<float> inference_float;
+  InferenceKernels<double> inference_double;
 };
 
 // Returns the kernels of the highest level that this CPU supports, or of the level FACE_OPS_LEVEL.

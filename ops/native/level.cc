@@ -32,6 +32,7 @@ inline Range share(int64_t count, int k, int n) { return {count * k / n, count *
 #include "layers/activation.h"
 #include "layers/pointwise.h"
 #include "layers/depthwise.h"
+#include "layers/inference.h"
 #include "images.h"
 #include "jpeg/jpeg_segments.h"
 #include "jpeg/jpeg_huffman.h"
@@ -62,6 +63,10 @@ const Kernels table = {
     {pointwise_bytes<double>, pointwise_forward<double>, pointwise_backward<double>},
     {depthwise_bytes<float>, depthwise_forward<float>, depthwise_backward<float>},
     {depthwise_bytes<double>, depthwise_forward<double>, depthwise_backward<double>},
+    {frozen_norm<float>, frozen_pointwise_bytes<float>, frozen_pointwise<float>,
+     frozen_depthwise_bytes<float>, frozen_depthwise<float>},
+    {frozen_norm<double>, frozen_pointwise_bytes<double>, frozen_pointwise<double>,
+     frozen_depthwise_bytes<double>, frozen_depthwise<double>},
 };
 
 }  // namespace LEVEL

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from ops.guard import Guard  # imports MXNet
+    from ops.guard import Guard
 
 CHECK_INTERVAL_S = 0.02
 _MAX_CALL_PIECES = 1024  # largest number of pieces per process_vm_readv call; IOV_MAX of Linux

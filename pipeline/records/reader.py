@@ -16,7 +16,7 @@ from pipeline.records.record_set import ImageError
 from pipeline.records.recordio import MAGIC, empty_record_error, frames, map_rec, read_headers
 
 if TYPE_CHECKING:
-    from ops.feed import LoaderKernels  # imports MXNet
+    from ops.feed import LoaderKernels
     from pipeline.records.record_set import RecordSet
 
 CUT_OFF_IMAGE = "is cut off, got an end-of-image marker before its last pixels"

@@ -18,6 +18,7 @@ import pytest
 import ops
 from nets import build_net
 from ops.build import LEVELS, library
+from ops.mode_graphs import FUSED, TRAINING
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,12 +52,12 @@ def test_training_and_inference_have_separate_graphs():
     train(net, steps=1)  # back to training, then to inference again
     assert not np.allclose(net(images).asnumpy(), inferred, atol=1e-6)
     symbols = {mode: graphs[0][1].tojson() for mode, graphs in net._graphs.items()}
-    assert "face_batch_norm" in symbols[True] and "face_depthwise_norm" in symbols[True]
-    assert "face_" not in symbols[False]
+    assert "face_batch_norm" in symbols[TRAINING] and "face_depthwise_norm" in symbols[TRAINING]
+    assert "face_frozen_depthwise" in symbols[FUSED] and "face_batch" not in symbols[FUSED]
     # A network without fused operators gives the same inference results for these weights.
     for name, parameter in net._collect_params_with_prefix().items():
         plain._collect_params_with_prefix()[name].set_data(parameter.data())
-    assert (plain(images).asnumpy() == net(images).asnumpy()).all()
+    np.testing.assert_allclose(plain(images).asnumpy(), net(images).asnumpy(), atol=1e-4)
 
 
 def test_exports_contain_no_fused_operator(tmp_path):
@@ -132,7 +133,7 @@ def test_both_choices_train_alike_on_images_of_other_sizes(size):
         net.hybridize(static_alloc=True, static_shape=True)
         images, losses = train(net, size=size)
         found[choice] = np.array(losses), net(images).asnumpy()
-        traced = net._graphs[True][0][1].tojson()
+        traced = net._graphs[TRAINING][0][1].tojson()
         assert ("face_depthwise_norm" in traced) == (choice == "native")
     for plain, native in zip(found["plain"], found["native"]):
         assert np.abs(native - plain).max() < 1e-2 * np.abs(plain).max()
@@ -277,6 +278,7 @@ def second_cpu_is_a_gpu(monkeypatch):
 
 
 def test_the_device_of_the_arrays_decides_without_a_call_of_use(second_cpu_is_a_gpu):
+    ops.use("plain")  # as at the start of a process
     image = np.random.default_rng(0).normal(size=(2, 3, 112, 112))
     forms, embeddings = [], []
     for ctx in (mx.cpu(), mx.cpu(1)):
@@ -289,7 +291,18 @@ def test_the_device_of_the_arrays_decides_without_a_call_of_use(second_cpu_is_a_
     np.testing.assert_allclose(*embeddings, atol=1e-5)
 
 
+def test_fused_inference_is_for_arrays_on_a_cpu(second_cpu_is_a_gpu):
+    image = np.random.default_rng(0).normal(size=(2, 3, 112, 112))
+    net = small_net()
+    net.hybridize(static_alloc=True, static_shape=True)
+    for ctx, is_fused in ((mx.cpu(), True), (mx.cpu(1), False), (mx.cpu(), True)):
+        net.collect_params().reset_ctx(ctx)
+        net(mx.nd.array(image, ctx=ctx)).wait_to_read()
+        assert ("face_frozen" in net._cached_graph[1].tojson()) == is_fused
+
+
 def test_a_net_that_moves_to_a_gpu_is_traced_again(second_cpu_is_a_gpu, tmp_path):
+    ops.use("plain")
     net, image = small_net(), np.random.default_rng(0).normal(size=(2, 3, 112, 112))
     net.hybridize(static_alloc=True, static_shape=True)
     before = net(mx.nd.array(image)).asnumpy()

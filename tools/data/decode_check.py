@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from encoded_images import decode, has_end, has_turning_exif, may_turn, segments
-from image_headers import has_size, stored_size
+from image_headers import is_size, stored_size
 from ops.jpeg_decoder import CUT_OFF, Decoding, JpegDecoder
 from pipeline.records.mapped import check_file
+from pipeline.records.reader import BufferRing
 from pipeline.records.record_set import ImageError, RecordSet
 from tools.data.decoder_warnings import DecoderWarnings
 
@@ -36,7 +37,7 @@ MAX_PIXELS = 1 << 24
 """Largest number of pixels of an image that is decoded."""
 GREY_LEVELS = 4
 """An image is grey if the channels of no pixel differ by more than this number of levels."""
-_SAMPLE_STEP = 8
+_SAMPLE_STEP = 16
 _EXIF, _HEAD_BYTES = b"Exif\0\0", 1 << 12
 _MAX_SHOWN_CHARACTERS = 200
 _START_OF_SCAN = 0xDA
@@ -83,6 +84,8 @@ class DecodeCheck:
     def __call__(self, rows: np.ndarray) -> Iterator[Decoded]:
         """Decode the images of ``rows`` (n,), and yield them in batches.
 
+        The pixels of a batch are valid until the next batch is requested.
+
         Raises
         ------
         RecordError
@@ -92,11 +95,16 @@ class DecodeCheck:
         count = max(1, min(BATCH_IMAGES, MAX_BATCH_BYTES // (3 * size[0] * size[1])))
         batches = [rows[start : start + count] for start in range(0, len(rows), count)]
         decoder = self.kernels.decoder(self.threads) if self.kernels else None
+        # One array is for the batch that the caller uses, and one for the batch that is decoded.
+        buffers = BufferRing(kept=1)
         in_flight: deque[Callable[[], Decoded]] = deque()
         try:
             with ThreadPoolExecutor(self.threads) as pool:
                 for batch in batches:
-                    in_flight.append(self._start(batch, decoder, pool))
+                    pixels = buffers.take(len(batch), 3 * size[0] * size[1])
+                    in_flight.append(
+                        self._start(batch, pixels.reshape(-1, *size, 3), decoder, pool)
+                    )
                     if len(in_flight) > 1:
                         yield in_flight.popleft()()
                 while in_flight:
@@ -110,15 +118,19 @@ class DecodeCheck:
         return self.reader.records
 
     def _start(
-        self, rows: np.ndarray, decoder: JpegDecoder | None, pool: ThreadPoolExecutor
+        self,
+        rows: np.ndarray,
+        pixels: np.ndarray,
+        decoder: JpegDecoder | None,
+        pool: ThreadPoolExecutor,
     ) -> Callable[[], Decoded]:
-        """Start to decode one batch; return a function that waits and returns the batch."""
-        size = self._records.image_size
-        pixels = np.empty((len(rows), *size, 3), np.uint8)
+        """Start to decode one batch to ``pixels``; return a function that waits for the batch."""
         decoding: Decoding | None = None
         if decoder is not None:
             addresses, sizes = self.reader.find(rows)
-            decoding = decoder.to_pixels(addresses, sizes, size, pixels, self.reader)
+            decoding = decoder.to_pixels(
+                addresses, sizes, self._records.image_size, pixels, self.reader
+            )
         images = self._read(rows)
 
         def finish() -> Decoded:
@@ -170,7 +182,7 @@ class DecodeCheck:
         size, wanted = stored_size(data), self._records.image_size
         if size is None:
             self._add("damaged", row, f"its header states no size, got {data[:8]!r}")
-        elif not has_size(data, wanted):
+        elif not is_size(size, wanted):
             text = "it is {}x{} pixels, not {}x{}".format(*size, *wanted)
             self._add("wrong_size", row, text)
         elif not has_end(image):

@@ -33,9 +33,10 @@ def find_exact_duplicates(
     order = np.lexsort((checksums, sizes))
     same = (np.diff(checksums[order]) == 0) & (np.diff(sizes[order]) == 0) & (sizes[order[1:]] > 0)
     pairs: list[tuple[int, int]] = []
-    for group in np.split(order, np.flatnonzero(~same) + 1):
-        if len(group) > 1:
-            pairs += _compare(sorted(group.tolist()), read)
+    # A group of equal keys is a run of True in ``same``; its first image is before the run.
+    steps = np.diff(np.concatenate(([0], same.astype(np.int8), [0])))
+    for start, stop in zip(np.flatnonzero(steps > 0), np.flatnonzero(steps < 0), strict=True):
+        pairs += _compare(sorted(order[start : stop + 1].tolist()), read)
     found = np.array(sorted(pairs), np.int64).reshape(-1, 2)
     return found[:, 0], found[:, 1]
 

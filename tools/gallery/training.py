@@ -13,10 +13,10 @@ import numpy as np
 from mxnet import gluon
 from mxnet.gluon import nn
 
-import ops
 from heads import build_head
 from nets.blocks import ConvNormPReLU
 from normalization import MEAN, STD
+from ops.mode_graphs import ModeGraphs
 from training.schedule import learning_rate, margin_fraction
 from training.step import build_optimizer, collect_parameters, train_step
 
@@ -41,7 +41,7 @@ class GalleryError(RuntimeError):
     """The training with one loss failed."""
 
 
-class DigitNet(ops.TwoGraphs):
+class DigitNet(ModeGraphs):
     """Net with three convolutions of stride 2 and a linear layer with two outputs.
 
     No rectifier or batch normalisation follows the linear layer, because either layer would distort

@@ -4,15 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING or __package__:
-    from . import harness, reference
-else:  # benchmarks put this folder on sys.path, because `import ops` needs MXNet
-    import harness
-    import reference
+from ops.native.gpu import harness, reference
 
 SCALE, EPSILON, MOMENTUM = 64.0, 1e-5, 0.9
 # Largest allowed value of ``Agreement.error`` for each dtype.
