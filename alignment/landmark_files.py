@@ -98,8 +98,8 @@ def read_landmarks(path: str | os.PathLike[str]) -> Landmarks:
         landmarks.add(name, points)
     if not len(landmarks):
         raise ValueError(
-            f"{path}: must give five points of at least one image, got none; write lines of path "
-            "and ten numbers"
+            f"{path}: must give five points of at least one image, got none; write a line per "
+            "image: its path and ten numbers"
         )
     return landmarks
 
@@ -120,8 +120,8 @@ def _is_json(path: str | os.PathLike[str]) -> bool:
             return file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
     except OSError as error:
         raise ValueError(
-            f"{path}: cannot be read as points of faces, got {error.strerror!r}; name a file with "
-            "points"
+            f"{path}: cannot be read as points of faces, got {error.strerror!r}; give a file that "
+            "contains face points"
         ) from None
 
 

@@ -88,7 +88,7 @@ def class_centre_memory(config: Config, num_classes: int, ranks: int) -> HeadMem
     options = config.head.options
     need = head_memory(
         num_classes,
-        config.net.options.get("embedding_size", 1),  # A graph may lack this option.
+        config.net.options.get("embedding_size", 1),  # An imported graph may lack it.
         ranks if options.get("sharded") else 1,
         sample_rate=options.get("sample_rate", 1.0),
         sub_centers=options.get("sub_centers", 1),

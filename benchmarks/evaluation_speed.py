@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time the evaluation protocols:  python benchmarks/evaluation_speed.py
 
-Three groups of rows have the sizes of public protocols.  Each group has an upper bound:
+The benchmark prints three groups of results, each with the data sizes of a public protocol.  In
+each group it also times the limit, which is the part of the work that no implementation can avoid:
 
-search     1,000 probes and 1,000,000 distractors in a file; bound: the matrix product alone
-templates  469,376 embeddings summed into 23,124 templates; bound: reading the embeddings once
-pairs      15,658,489 pairs of templates; bound: NumPy's gather and product
+search     1,000 probes and 1,000,000 distractors in a file; limit: the matrix product alone
+templates  469,376 embeddings summed into 23,124 templates; limit: reading the embeddings once
+pairs      15,658,489 pairs of templates; limit: NumPy's gather and product
 
-``of limit ...`` is the time of the bound divided by the time of the row.  The distractors need 2 GB
-in the temporary folder.
+The column ``of limit ...`` is the time of the limit divided by the time of the result.  The
+distractors need 2 GB in the temporary folder.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from benchmarks.harness.feed_search import (
     MAX_INTERVAL_FACTOR,
     MAX_WAITING_FRACTION,
     PRECISION_FRACTION,
-    Probe,
+    Trial,
     search,
 )
 from benchmarks.harness.process import CORES, Candidate, WorkerError
@@ -42,15 +42,15 @@ from launch.config.paths import home_path
 
 # A measurement of the own rate takes a multiple of 16 batches, because loaders decode in groups.
 GROUP_BATCHES = 16
-PROBE_S, QUICK_PROBE_S = 1.0, 0.4
+TRIAL_S, QUICK_TRIAL_S = 1.0, 0.4
 QUICK_PRECISION_FRACTION = 0.05
 SETTLE_FRACTION = 0.25  # Ratio of untimed warm-up batches to timed batches.
-MIN_PROBE_BATCHES = 3
+MIN_TRIAL_BATCHES = 3
 OWN_RATE_FRACTION = 0.3
 SECONDS, QUICK_SECONDS = 560.0, 34.0
 MIN_ROUNDS, QUICK_ROUNDS = 3, 1
 TURNS_FRACTION = 0.65  # Fraction of the time limit for measurements; the rest is for start-up.
-ROW_PROBES = 25
+ROW_TRIALS = 25
 # If the feed rate exceeds the own rate by a larger factor, the machine's speed has changed.
 MAX_FEED_RATIO = 1.03
 UNFED_KINDS = ("transforms", "synthetic", "raw", "dali", "native", "convert")
@@ -64,7 +64,7 @@ COLUMNS = (
     ("quartiles", "of_own_spread", "{0[0]:.2f} to {0[1]:.2f}"),
     ("waiting", "waiting", "{:.1%}"),
     ("rounds", "rounds", "{}"),
-    ("probes", "probes", "{}"),
+    ("trials", "trials", "{}"),
     ("cut short", "cut_short", "{}"),
     ("speed-up of ours", "times_ours", "{:.2f}"),
     ("", "note", "{}"),
@@ -101,9 +101,9 @@ def main() -> int:
         help="number of CPU cores to keep busy during the measurement (default: 1)",
     )
     parser.add_argument(
-        "--probe-s",
+        "--trial-s",
         type=float,
-        help=f"seconds to test one rate (default: {PROBE_S}, less if there are many rows)",
+        help=f"seconds to test one rate (default: {TRIAL_S}, less if there are many rows)",
     )
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
@@ -111,12 +111,12 @@ def main() -> int:
         candidates = group(records, rec, batch, arguments.quick)
         chosen, _ = report.choose([candidates], arguments.only, arguments.torch)
         row_s = arguments.seconds / max(1, sum(map(len, chosen)))
-        probe_s = QUICK_PROBE_S if arguments.quick else PROBE_S
-        probe_s = max(QUICK_PROBE_S, min(probe_s, row_s / ROW_PROBES))
+        trial_s = QUICK_TRIAL_S if arguments.quick else TRIAL_S
+        trial_s = max(QUICK_TRIAL_S, min(trial_s, row_s / ROW_TRIALS))
         rounds = min(arguments.rounds, QUICK_ROUNDS if arguments.quick else MIN_ROUNDS)
         result_of = partial(
             FeedResult,
-            probe_s=arguments.probe_s or probe_s,
+            trial_s=arguments.trial_s or trial_s,
             precision=QUICK_PRECISION_FRACTION if arguments.quick else PRECISION_FRACTION,
             max_turn_s=TURNS_FRACTION * row_s / rounds,
             load=arguments.load,
@@ -200,8 +200,8 @@ class FeedResult(Result):
 
     Parameters
     ----------
-    probe_s
-        Seconds of a probe, which tests one rate.  A probe takes at least MIN_PROBE_BATCHES batches.
+    trial_s
+        Seconds of a trial, which tests one rate.  A trial takes at least MIN_TRIAL_BATCHES batches.
     precision
         Relative precision of the seconds per batch.  A search for the feed rate ends when it has
         reached this precision.
@@ -212,7 +212,7 @@ class FeedResult(Result):
     own
         Seconds per batch at the own rate, one value per round.
     best
-        Probe at the feed rate, one per round.
+        Trial at the feed rate, one per round.
     cut_short
         Number of searches that ended at the time limit `max_turn_s`.
     batch_s
@@ -221,13 +221,13 @@ class FeedResult(Result):
         Duration of the last search in seconds.
     """
 
-    probe_s: float = PROBE_S
+    trial_s: float = TRIAL_S
     precision: float = PRECISION_FRACTION
     max_turn_s: float = math.inf
     load: int = 0
     own: list[float] = field(default_factory=list)
-    best: list[Probe] = field(default_factory=list)
-    probes: int = 0
+    best: list[Trial] = field(default_factory=list)
+    trials: int = 0
     cut_short: int = 0
     batch_s: float = 0.0
     turn_s: float = 0.0
@@ -251,7 +251,7 @@ class FeedResult(Result):
         batch = self.candidate.images
         own = [batch / seconds for seconds in self.own]
         ratios = [own_s / s for own_s, s in zip(self.own, self.seconds, strict=True)]
-        row = super().row(ours) | {"load": self.load, "probes": self.probes}
+        row = super().row(ours) | {"load": self.load, "trials": self.trials}
         row["cut_short"] = self.cut_short
         row["own_images_per_second"], row["own_spread"] = quartiles(own)
         row["of_own"], row["of_own_spread"] = quartiles(ratios)
@@ -264,28 +264,28 @@ class FeedResult(Result):
         return row
 
     def _measure(self) -> None:
-        """Search for the feed rate; measure the loader's own rate before and after each probe.
+        """Search for the feed rate; measure the loader's own rate before and after each trial.
 
-        The recorded own rate is the mean of the measurements before and after the best probe.
+        The recorded own rate is the mean of the measurements before and after the best trial.
         """
         start = time.monotonic()
-        own, probes = [self._measure_own()], list[Probe]()
+        own, trials = [self._measure_own()], list[Trial]()
         # The first guess assumes that batches arrive at the loader's own rate.
         ratio = 1 - MAX_WAITING_FRACTION
         if self.best:
             pairs = zip(self.best, self.own, strict=True)
             ratio = statistics.median(best.interval / own_s for best, own_s in pairs)
 
-        def probe(interval: float) -> Probe:
-            probes.append(self._probe(interval))
+        def trial(interval: float) -> Trial:
+            trials.append(self._trial(interval))
             own.append(self._measure_own())
-            return probes[-1]
+            return trials[-1]
 
         def out_of_time() -> bool:
             return time.monotonic() > start + self.max_turn_s
 
         guess = ratio * own[0]
-        best = search(probe, guess, self.precision, out_of_time)
+        best = search(trial, guess, self.precision, out_of_time)
         self.cut_short += out_of_time()
         if best is None:
             slowest = self.candidate.images / (MAX_INTERVAL_FACTOR * guess)
@@ -293,7 +293,7 @@ class FeedResult(Result):
                 f"the loader cannot feed a device: even at {slowest:,.1f} images/s, the device "
                 f"waits for batches for {MAX_WAITING_FRACTION:.0%} of its time or more"
             )
-        place = probes.index(best)
+        place = trials.index(best)
         self.best.append(best)
         self.own.append((own[place] + own[place + 1]) / 2)
         self.seconds.append(best.batch_s)
@@ -302,19 +302,19 @@ class FeedResult(Result):
 
     def _measure_own(self) -> float:
         """Measure the seconds per batch when batches are taken without a pause."""
-        groups = OWN_RATE_FRACTION * self.probe_s / (GROUP_BATCHES * self.batch_s)
+        groups = OWN_RATE_FRACTION * self.trial_s / (GROUP_BATCHES * self.batch_s)
         self.batch_s = self._take(GROUP_BATCHES * max(1, round(groups))).batch_s
         return self.batch_s
 
-    def _probe(self, interval: float) -> Probe:
-        self.probes += 1
+    def _trial(self, interval: float) -> Trial:
+        self.trials += 1
         rate = self.candidate.images / interval
-        self.progress(f"{self.candidate.name}: probe {self.probes}, {rate:,.0f} images/s")
-        count = math.ceil(self.probe_s / max(interval, self.batch_s))
-        batches = max(MIN_PROBE_BATCHES, count)
+        self.progress(f"{self.candidate.name}: trial {self.trials}, {rate:,.0f} images/s")
+        count = math.ceil(self.trial_s / max(interval, self.batch_s))
+        batches = max(MIN_TRIAL_BATCHES, count)
         return self._take(batches, math.ceil(SETTLE_FRACTION * batches), interval)
 
-    def _take(self, batches: int, untimed: int = 0, interval: float = 0.0) -> Probe:
+    def _take(self, batches: int, untimed: int = 0, interval: float = 0.0) -> Trial:
         """Take ``batches`` batches and time them, with ``interval`` seconds of sleep after each.
 
         ``untimed`` additional batches are taken first and not timed.  If the interval is not 0, the
@@ -327,7 +327,7 @@ class FeedResult(Result):
         answer = self.process.ask(**request)
         self.peak_mib, self.extra_mib = answer["peak_mib"], answer["extra_mib"]
         seconds = answer["seconds"]
-        return Probe(interval, sum(seconds), answer["elapsed"], len(seconds))
+        return Trial(interval, sum(seconds), answer["elapsed"], len(seconds))
 
 
 if __name__ == "__main__":

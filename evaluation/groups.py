@@ -211,7 +211,7 @@ def cross_group_rates(
 
 
 def _both_orders(counts: np.ndarray) -> np.ndarray:
-    """Add up the counts of both orders of two groups; keep the counts within one group."""
+    """Add the counts of (a, b) and (b, a) for different groups; leave those of (a, a) unchanged."""
     return counts + counts.T - np.diag(np.diag(counts))
 
 

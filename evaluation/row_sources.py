@@ -214,7 +214,7 @@ def read_unit_rows(source: RowSource, start: int, stop: int) -> np.ndarray:
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):
         raise RowError(
-            f"{source.name(start + int(bad[0]))}: the embedding has no direction, got length "
+            f"{source.name(start + int(bad[0]))}: the embedding cannot be normalised, got L2 norm "
             f"{lengths[bad[0]]}; compute the embedding again"
         )
     return rows / lengths[:, None].astype(np.float32)

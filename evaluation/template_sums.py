@@ -55,8 +55,8 @@ class TemplateSums:
         if len(bad):
             index = int(bad[0])
             raise ValueError(
-                f"{name(index)}: the sum of the embeddings must have a direction, got a sum "
-                f"of length {lengths[index]} from {self.sizes[index]} embeddings; check the frames"
+                f"{name(index)}: the sum of the embeddings cannot be normalised, got L2 norm "
+                f"{lengths[index]} from {self.sizes[index]} embeddings; check the frames"
             )
         return self.sums / lengths[:, None]
 

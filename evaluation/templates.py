@@ -115,8 +115,8 @@ def pool_templates(
         bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
         if len(bad):
             raise TemplateError(
-                f"template {groups.numbers[start + bad[0]]}: the sum of the embeddings has no "
-                f"direction, got length {lengths[bad[0]]}; compute the embeddings again"
+                f"template {groups.numbers[start + bad[0]]}: the sum of the embeddings cannot be "
+                f"normalised, got L2 norm {lengths[bad[0]]}; compute the embeddings again"
             )
         np.divide(sums, lengths[:, None], out=found[start:stop])
 
@@ -194,7 +194,7 @@ def check_unit_norms(embeddings: np.ndarray, where: str) -> np.ndarray:
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):
         raise RowError(
-            f"{where}: row {bad[0]}: the embedding has no direction, got length "
+            f"{where}: row {bad[0]}: the embedding cannot be normalised, got L2 norm "
             f"{lengths[bad[0]]}; compute the embedding again"
         )
     return (1 / lengths).astype(np.float32)

@@ -112,7 +112,7 @@ def pair_distances(embeddings: np.ndarray) -> np.ndarray:
         raise _bad_row(int(np.argmin(finite)), "is not finite", "NaN or infinity", len(embeddings))
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     if not norms.all():
-        raise _bad_row(int(np.argmin(norms)), "has no direction", "norm 0", len(embeddings))
+        raise _bad_row(int(np.argmin(norms)), "cannot be normalised", "L2 norm 0", len(embeddings))
     unit = embeddings / norms
     return np.square(unit[0::2] - unit[1::2]).sum(axis=1)
 

@@ -74,7 +74,8 @@ def head_memory(
     arrays = (FUSED_SAMPLE_ARRAYS if fused else SAMPLE_ARRAYS) if sampled else 0
     return HeadMemory(
         centres=centres,
-        # A head that updates its own centres always keeps a momentum.
+        # A head that updates its own centres allocates the momentum buffer even if optim.momentum
+        # is 0.
         momentum=centres if has_momentum or sampled or fused else 0,
         gradient=0 if sampled or fused else centres,
         sample=arrays * math.ceil(sample_rate * classes) * row_bytes,

@@ -59,8 +59,8 @@ class Shard:
             )
         if not 0 <= rank < size:
             raise ValueError(
-                f"shard: the rank is outside the ranks, got rank {rank} of {size}; "
-                "give a rank from 0 to the number of ranks - 1"
+                f"shard: the rank must be between 0 and {size - 1}, got rank {rank} of {size} "
+                "ranks; correct the rank"
             )
         share, longer = divmod(num_classes, size)
         start = rank * share + min(rank, longer)

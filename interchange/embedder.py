@@ -142,7 +142,7 @@ class Embedder:
         if not good.all():
             index = int(np.argmin(good))
             raise InterchangeError(
-                f"{self.source}: the embedding of image {index} has no direction, got length "
+                f"{self.source}: the embedding of image {index} cannot be normalised, got L2 norm "
                 f"{norms[index, 0]}; check the weights of the model"
             )
         return raw / norms

@@ -136,8 +136,8 @@ def _embedding(symbol: mx.sym.Symbol, where: str) -> mx.sym.Symbol:
     if len(outputs) == 1:
         return symbol
     raise InterchangeError(
-        f"{where}: the symbol must have one output or an output {EMBEDDING}_output, got "
-        f"{', '.join(outputs[:5])}; save the symbol of the embedding alone"
+        f"{where}: the symbol must have exactly one output, or an output named {EMBEDDING}_output, "
+        f"got {', '.join(outputs[:5])}; save only the symbol of the embedding"
     )
 
 

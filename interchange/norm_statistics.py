@@ -50,8 +50,9 @@ def with_statistics(
         images = np.random.default_rng(0).integers(0, 256, sides, np.uint8)
         notices = (
             *notices,
-            f"{len(norms)} batch normalisations are folded in the file; their statistics come from "
-            "random noise, so calibrate with real images (--calibrate) before fine-tuning",
+            f"{len(norms)} batch normalisations are folded into other layers, so the file does not "
+            "contain their statistics; they were estimated from images of random noise, so "
+            "calibrate with real images (--calibrate) before fine-tuning",
         )
     graph = model_graph(model)
     folded = [

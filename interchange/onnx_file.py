@@ -99,8 +99,9 @@ def network_output(model: ModelProto, path: str | Path, preferred: str) -> str:
         return preferred
     if len(names) != 1:
         raise InterchangeError(
-            f"{path}: a face network has one output, or one named {preferred!r}, got "
-            f"{', '.join(names[:5]) or 'none'}; export the network with its embedding alone"
+            f"{path}: must have exactly one output, or an output named {preferred!r} among "
+            f"several, got {', '.join(names[:5]) or 'none'}; export the network with "
+            "its embedding as the only output"
         )
     return names[0]
 

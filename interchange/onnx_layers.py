@@ -86,7 +86,7 @@ def _constant(writer: NodeWriter, node: Node) -> None:
 
 
 def _channels(writer: NodeWriter, node: Node, name: str) -> str:
-    """Store a scale or shift of an affine node: a number, or one number per channel."""
+    """Add a scale or shift of an affine node to the file, as one number or one per channel."""
     value = np.array(node.attributes[name], np.float32)
     if value.ndim:
         value = value.reshape(-1, *[1] * (writer.rank(node.inputs[0]) - 2))

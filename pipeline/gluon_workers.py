@@ -109,8 +109,8 @@ class Watch:
             except StopIteration:
                 return
             except (OSError, EOFError):
-                # This process asks the worker for the shared memory of its batch.  A worker that
-                # was killed after it sent the batch does not answer.
+                # A worker sends only the name of a batch's shared memory.  This process then asks
+                # the worker for the memory.  A worker that was killed meanwhile does not answer.
                 wait([worker.sentinel for worker in self._workers], EXIT_TIMEOUT_S)
                 self.check()
                 raise

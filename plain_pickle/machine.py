@@ -117,7 +117,9 @@ class _Stream:
             self.position = end
             return line
         if limit < self.size:
-            raise PlainPickleError(f"holds too long a number, got over {_MAX_NUMBER_BYTES} digits")
+            raise PlainPickleError(
+                f"holds too long a number, got over {_MAX_NUMBER_BYTES} characters"
+            )
         raise PlainPickleError(f"is cut off, got {self.size} bytes that end inside a line")
 
     def read_argument(self, opcode: pickletools.OpcodeInfo) -> Any:

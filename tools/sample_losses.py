@@ -69,8 +69,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if not SAMPLE.is_dir():
         print(
-            "sample_losses: data/sample_faces: must hold the sample faces, got no such folder; run "
-            "`make sample`",
+            "sample_losses: data/sample_faces must be a folder with the sample faces, got no such "
+            "folder; run `make sample`",
             file=sys.stderr,
         )
         return 2

@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
             required=True,
             type=home_path,
             metavar="FOLDER",
-            help="folder of the new checkpoint, which must not exist",
+            help="folder of the new checkpoint, which must not exist yet",
         )
     split.add_argument(
         "--ranks",

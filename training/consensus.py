@@ -138,10 +138,10 @@ class Consensus:
             raise TrainingError(f"{where}{first.text}", usage=True)
         saved = "none yet" if self.saved_step is None else f"step {self.saved_step}"
         raise TrainingError(
-            f"{where}{first.text}; the last good checkpoint ({saved}) is kept, start again "
-            "(run.resume=false) with a lower optim.lr, a longer optim.warmup or "
-            "train.margin_warmup, with optim.clip_norm, or from trained weights with "
-            "train.pretrained"
+            f"{where}{first.text}; the last good checkpoint ({saved}) is kept; start a new "
+            "run (run.resume=false) with at least one change: a lower optim.lr, a longer "
+            "optim.warmup or train.margin_warmup, optim.clip_norm, or trained weights "
+            "(train.pretrained)"
         )
 
     def stop(self, step: int, step_seconds: float, save: Callable[[], None]) -> NoReturn:

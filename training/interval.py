@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements of a log interval and of a whole process."""
+"""Measurements over one log interval, and over the lifetime of the training process."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Loop:
         """
         with self.consensus.listening(), closing(DeviceClock()) as clock:
             if self.verify is not None and (self._run.verifies_first or self.is_over):
-                self._verify(self.verify)  # a killed run may lack this verification
+                self._verify(self.verify)  # the run was perhaps killed before its verification
             if not self.is_over:
                 self._train(clock)
 

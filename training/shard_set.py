@@ -67,9 +67,10 @@ class ShardSet:
         }
 
     def verify(self, part: int = 0, parts: int = 1) -> None:
-        """Compare the contents of the files ``part``, ``part + parts``, ... with the manifest.
+        """Compare all files, or one of ``parts`` equal portions of them, with the manifest.
 
-        If each of ``parts`` ranks passes its own rank as ``part``, each file is read by one rank.
+        ``part`` is the number of the portion. If each rank passes its own rank, and the number of
+        ranks as ``parts``, each file is read by one rank.
 
         Raises
         ------

@@ -13,12 +13,12 @@ PRECISION_FRACTION = 0.02
 # needs a factor of 33.
 MAX_INTERVAL_FACTOR = 128.0
 NO_PREFETCH_WAIT_FACTOR = 0.4
-MAX_PROBES = 24  # Without this limit, noise could keep a search from ending.
+MAX_TRIALS = 24  # Without this limit, noise could keep a search from ending.
 MAX_GROWTH_FACTOR = 6.0
 
 
 @dataclass(frozen=True)
-class Probe:
+class Trial:
     """Measurement of a simulated device that computes for a fixed time on each batch.
 
     Parameters
@@ -48,11 +48,11 @@ class Probe:
 
 
 def search(
-    probe: Callable[[float], Probe],
+    trial: Callable[[float], Trial],
     guess: float,
     precision: float = PRECISION_FRACTION,
     out_of_time: Callable[[], bool] = lambda: False,
-) -> Probe | None:
+) -> Trial | None:
     """Find the shortest interval between batches at which the device hardly waits for batches.
 
     An interval passes if the device waits for less than MAX_WAITING_FRACTION of the time.  The
@@ -62,7 +62,7 @@ def search(
 
     Parameters
     ----------
-    probe
+    trial
         Function that measures the device at a given interval in seconds.
     guess
         First interval, in seconds.
@@ -74,25 +74,25 @@ def search(
 
     Returns
     -------
-    Probe or None
-        Probe of the interval found; None if the device waits too long even at an interval of
+    Trial or None
+        Trial of the interval found; None if the device waits too long even at an interval of
         MAX_INTERVAL_FACTOR times the guess.
 
     Notes
     -----
-    A longer interval never makes the wait for a batch longer.  So each probe gives a bound: the
+    A longer interval never makes the wait for a batch longer.  So each trial gives a bound: the
     interval at which the measured wait would be exactly MAX_WAITING_FRACTION of the time.  This is
-    an upper bound of the interval sought if the probe failed, a lower bound if the probe passed.
+    an upper bound of the interval sought if the trial failed, a lower bound if the trial passed.
     For a loader without prefetch, the bound equals the interval sought.
 
-    Noise from other processes can make a probe fail but cannot make it pass.  So the search ends
-    with a probe of the lower bound, and repeats that probe once if it fails.
+    Noise from other processes can make a trial fail but cannot make it pass.  So the search ends
+    with a trial of the lower bound, and repeats that trial once if it fails.
     """
     state = _Search(guess, precision)
-    for _ in range(MAX_PROBES):
+    for _ in range(MAX_TRIALS):
         if state.best and out_of_time():
             break
-        state.add(probe(state.interval))
+        state.add(trial(state.interval))
         if state.finished:
             break
     return state.best
@@ -103,7 +103,7 @@ class _Search:
 
     def __init__(self, guess: float, precision: float) -> None:
         self.interval, self.finished = guess, False
-        self.best: Probe | None = None  # probe at the shortest passed interval
+        self.best: Trial | None = None  # trial at the shortest passed interval
         self._guess, self._precision = guess, precision
         self._longest = guess * MAX_INTERVAL_FACTOR
         self._low, self._high = 0.0, math.inf  # bounds in seconds of the interval to find
@@ -111,8 +111,8 @@ class _Search:
         self._step = self._first_step = 1 + 2 * precision
         self._checks_low = False
 
-    def add(self, found: Probe) -> None:
-        """Record the probe at the current interval, and choose the interval to test next."""
+    def add(self, found: Trial) -> None:
+        """Record the trial at the current interval, and choose the interval of the next trial."""
         wait = found.waited / found.batches
         bound = wait * (1 - MAX_WAITING_FRACTION) / MAX_WAITING_FRACTION
         self._narrow(found, bound)
@@ -130,13 +130,13 @@ class _Search:
         too_long = self._longest_failed >= self._longest
         self.finished = too_long or self.interval < self._guess / MAX_INTERVAL_FACTOR
 
-    def _narrow(self, found: Probe, bound: float) -> None:
+    def _narrow(self, found: Trial, bound: float) -> None:
         if not _passes(found):
             self._longest_failed = self.interval
             self._low = max(self._low, self._longest_failed)
             return
         if self._checks_low:
-            # The interval at the lower bound has passed.  So noise made an earlier probe fail, and
+            # The interval at the lower bound has passed.  So noise made an earlier trial fail, and
             # the lower bound is wrong: drop this bound.
             self._low, self._longest_failed, self._step = 0.0, 0.0, self._first_step
         self._high, self.best, self._low = self.interval, found, max(self._low, bound)
@@ -152,5 +152,5 @@ class _Search:
         return min(self._longest, self.interval * self._step)
 
 
-def _passes(found: Probe) -> bool:
+def _passes(found: Trial) -> bool:
     return found.waiting_fraction < MAX_WAITING_FRACTION

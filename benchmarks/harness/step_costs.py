@@ -66,7 +66,7 @@ def _sent_by(descriptor: str) -> int:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
     if len(info) < _INFO_BYTES:
         raise OSError(
-            f"benchmark: the kernel must report sent bytes, got {len(info)} bytes of tcp_info; "
-            "use Linux 4.19 or newer"
+            "benchmark: the kernel's structure tcp_info must contain a counter of sent bytes, got "
+            f"a structure of {len(info)} bytes without this counter; use Linux 4.19 or newer"
         )
     return struct.unpack_from("=Q", info, _SENT_OFFSET)[0]

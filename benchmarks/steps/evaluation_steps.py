@@ -69,9 +69,10 @@ def megaface_step(path: str, probes: int, size: int) -> Step:
 
 
 def product_step(count: int, probes: int, size: int) -> Step:
-    """Return a step that multiplies probes by `count` rows in blocks.
+    """Return a step that computes the matrix product of probes and `count` distractors in blocks.
 
-    All blocks have the same values.  The step reads no file and ignores the products.
+    The step uses the same block of embeddings again and again, so it reads no file, and it ignores
+    the products.
     """
     rows, block = random_rows(probes, size, 1), random_rows(min(count, MAX_BLOCK_ROWS), size, 3)
     products = np.empty((probes, len(block)), np.float32)

@@ -116,7 +116,7 @@ def _embed_files(
     bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
     if len(bad):
         raise ImageFileError(
-            f"{names[bad[0]]}: the embedding has no direction, got length {norms[bad[0], 0]}; "
+            f"{names[bad[0]]}: the embedding cannot be normalised, got L2 norm {norms[bad[0], 0]}; "
             "check the weights of the model"
         )
     return np.array(names), sums / norms, norms[:, 0] / (2 if embedder.flip else 1)

@@ -170,8 +170,8 @@ def choose_sizes(sizes: Sequence[int] | None, count: int) -> list[int]:
     for size in sizes:
         if not 1 <= size <= count:
             raise ValueError(
-                f"--sizes: each number must be from 1 to the {count} distractors of the list, got "
-                f"{size}; correct the number"
+                f"--sizes: each number must be between 1 and {count}, the number of distractors in "
+                f"the list, got {size}; correct the number"
             )
     return sorted(set(sizes))
 

@@ -110,6 +110,6 @@ def _check_lengths(rows: np.ndarray, paths: Sequence[Path]) -> None:
     bad = np.argwhere(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):
         raise ImageFileError(
-            f"{paths[bad[0][-1]]}: the embedding has no direction, got length "
+            f"{paths[bad[0][-1]]}: the embedding cannot be normalised, got L2 norm "
             f"{lengths[tuple(bad[0])]}; check the weights of the model"
         )

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.feed_rate import MAX_FEED_RATIO, FeedResult, group
 from benchmarks.harness import worker
-from benchmarks.harness.feed_search import Probe
+from benchmarks.harness.feed_search import Trial
 from benchmarks.harness.process import CORES, Candidate, Process
 from benchmarks.harness.record_set import prepared_set
 from benchmarks.step_throughput import FedResult
@@ -67,7 +67,7 @@ def test_a_row_compares_the_two_rates_of_each_round():
     for own, batch_s in ((0.010, 0.020), (0.020, 0.025), (0.030, 0.030)):
         result.own.append(own)
         result.seconds.append(batch_s)
-        result.best.append(Probe(0.9 * batch_s, 0.02, 1.0, 1))
+        result.best.append(Trial(0.9 * batch_s, 0.02, 1.0, 1))
     row = result.row(result)
     assert row["images_per_second"] == pytest.approx(8 / 0.025)
     assert row["own_images_per_second"] == pytest.approx(8 / 0.020)
@@ -80,7 +80,7 @@ def test_a_row_compares_the_two_rates_of_each_round():
 def test_a_feed_rate_above_the_own_rate_is_marked_as_noise():
     result = FeedResult(Candidate("ours", "", {}, images=8), without_program())
     result.own, result.seconds = [0.0104], [0.010]
-    result.best = [Probe(0.0098, 0.02, 1.0, 1)]
+    result.best = [Trial(0.0098, 0.02, 1.0, 1)]
     row = result.row()
     assert row["of_own"] > MAX_FEED_RATIO and row["noise"] is True
     assert row["note"] == "noise: the feed rate is 4% above the loader's own rate"
@@ -100,14 +100,14 @@ class Device:
         return {"seconds": waits, "elapsed": elapsed, "peak_mib": 1.0, "extra_mib": 0.0}
 
 
-def test_the_own_rate_is_measured_between_probes():
+def test_the_own_rate_is_measured_between_trials():
     device = Device(lambda number: BATCH_S)
     result = FeedResult(Candidate("ours", "", {}, images=8), device)
     result.first_turn()
     result.later_turn()
     assert result.rounds == len(result.own) == len(result.best) == 2
-    probes = [interval > 0 for interval in device.asked]
-    assert not any(a and b for a, b in pairwise(probes))  # never two probes in a row
+    trials = [interval > 0 for interval in device.asked]
+    assert not any(a and b for a, b in pairwise(trials))  # never two trials in a row
     assert result.row()["of_own"] == pytest.approx(1, rel=0.05)
 
 
@@ -170,24 +170,24 @@ def test_loaders_with_prefetch_have_a_row(tmp_path):
     assert not [n for n in found if n.startswith(("limit", "synthetic", "gluon dataloader tr"))]
 
 
-# feed_rate.py with a search of one probe, because the outcome of a search on a busy machine is
+# feed_rate.py with a search of one trial, because the outcome of a search on a busy machine is
 # random.  tests/benchmarks/harness/test_feed_search.py tests the search.
-ONE_PROBE = """
+ONE_TRIAL = """
 import sys
 from benchmarks import feed_rate
-feed_rate.search = lambda probe, guess, precision, out_of_time: probe(guess)
+feed_rate.search = lambda trial, guess, precision, out_of_time: trial(guess)
 sys.exit(feed_rate.main())
 """
 
 
 def test_a_run_on_a_small_set_gives_feed_rates(tiny_records, tmp_path):
-    words = ["--records", tiny_records, "--batch", 4, "--probe-s", 0.02]
-    script, path = tmp_path / "one_probe.py", tmp_path / "rows.json"
-    script.write_text(ONE_PROBE)
+    words = ["--records", tiny_records, "--batch", 4, "--trial-s", 0.02]
+    script, path = tmp_path / "one_trial.py", tmp_path / "rows.json"
+    script.write_text(ONE_TRIAL)
     rows, out = run(script, path, *words, "--only", "random-access$")
     assert names(rows) == ["ours random-access"]
     (row,) = rows
-    assert 0 <= row["waiting"] <= 1 and row["load"] == row["rounds"] == row["probes"] == 1
+    assert 0 <= row["waiting"] <= 1 and row["load"] == row["rounds"] == row["trials"] == 1
     share = row["images_per_second"] / row["own_images_per_second"]
     assert row["of_own"] == pytest.approx(share) and row["times_ours"] == 1
     assert "speed-up of ours" in out and "own rate" in out

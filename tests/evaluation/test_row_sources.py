@@ -56,8 +56,8 @@ def test_a_row_without_direction_is_refused_by_name(value, length):
     with pytest.raises(RowError) as error:
         read_unit_rows(rows, 2, 5)
     assert str(error.value) == (
-        f"a.npy: 3.jpg: the embedding has no direction, got length {length}; compute the embedding "
-        "again"
+        f"a.npy: 3.jpg: the embedding cannot be normalised, got L2 norm {length}; compute the "
+        "embedding again"
     )
 
 

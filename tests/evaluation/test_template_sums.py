@@ -28,5 +28,5 @@ def test_the_order_and_the_batches_do_not_matter(monkeypatch):
 def test_frames_that_cancel_are_refused_by_name():
     sums = TemplateSums(1, 2)
     sums.add(np.array([[1, 0], [-1, 0]], np.float32), np.array([0, 0]))
-    with pytest.raises(ValueError, match="Ann/1: the sum of the embeddings must have a direction"):
+    with pytest.raises(ValueError, match="Ann/1: the sum of the embeddings cannot be normalised"):
         sums.unit_templates(lambda index: "Ann/1")

@@ -57,8 +57,8 @@ def test_a_template_without_direction_is_named(value, length):
     with pytest.raises(TemplateError) as error:
         pool_templates(embeddings, group_images(np.array([1, 1, 2, 2, 9, 9]), np.arange(6)))
     assert str(error.value) == (
-        f"template 9: the sum of the embeddings has no direction, got length {length}; compute the "
-        "embeddings again"
+        f"template 9: the sum of the embeddings cannot be normalised, got L2 norm {length}; "
+        "compute the embeddings again"
     )
 
 
@@ -81,5 +81,7 @@ def test_a_template_without_images_is_named():
 
 def test_unit_norms_are_checked():
     assert check_unit_norms(np.full((1, 4), 2, np.float32), "faces").tolist() == [0.25]
-    with pytest.raises(RowError, match="faces: row 1: the embedding has no direction, got length"):
+    with pytest.raises(
+        RowError, match="faces: row 1: the embedding cannot be normalised, got L2 norm"
+    ):
         check_unit_norms(np.array([[1], [0]], np.float32), "faces")

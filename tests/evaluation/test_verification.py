@@ -187,7 +187,7 @@ def test_embeddings_of_a_diverged_network_are_refused():
         (np.nan, "image 1 of pair 3 .of 20. is not finite, got NaN or infinity"),
         (np.inf, "is not finite"),
         (-np.inf, "is not finite"),
-        (0, "image 1 of pair 3 .of 20. has no direction, got norm 0"),
+        (0, "image 1 of pair 3 .of 20. cannot be normalised, got L2 norm 0"),
     ]:
         broken = embeddings.copy()
         broken[7] = value

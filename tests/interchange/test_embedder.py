@@ -96,12 +96,12 @@ def test_bad_arguments_are_refused(run, monkeypatch):
 
 def test_an_embedding_without_direction_is_refused(run):
     model = open_model(run)
-    for value, got in [(0.0, "length 0"), (np.nan, "length nan")]:
+    for value, got in [(0.0, "L2 norm 0"), (np.nan, "L2 norm nan")]:
         weights = {name: array.copy() for name, array in model.parameters.items()}
         for name in ("embedding.norm.beta", "embedding.norm.gamma"):
             weights[name][:] = value
         embed = load_embedder(replace(model, parameters=weights), device="cpu", runtime="mxnet")
-        with pytest.raises(InterchangeError, match=f"image 0 has no direction, got {got}"):
+        with pytest.raises(InterchangeError, match=f"image 0 cannot be normalised, got {got}"):
             embed(IMAGES)
 
 

@@ -201,7 +201,11 @@ def damaged_models():
     yield "two inputs", two, "has one input, got data, mask; "
     outputs = onnx_model(FLAT)
     outputs.graph.output.append(helper.make_tensor_value_info("data", TensorProto.FLOAT, [1]))
-    yield "two outputs", outputs, "has one output, or one named 'fc1', got out, data; "
+    yield (
+        "two outputs",
+        outputs,
+        "must have exactly one output, or an output named 'fc1' among several, got out, data; ",
+    )
     outside = onnx_model([("Conv", ["data", "w"], ["out"], {})],
                          {"w": np.ones((2, 3, 1, 1), np.float32)})  # fmt: skip
     tensor = outside.graph.initializer[0]

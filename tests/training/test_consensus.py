@@ -59,7 +59,7 @@ def test_the_kind_of_trouble_sets_the_exit_code():
 
 @pytest.mark.parametrize(("saved_step", "saved"), [(None, "none yet"), (40, "step 40")])
 def test_a_non_finite_loss_names_the_checkpoint(saved_step, saved):
-    assert f"; the last good checkpoint ({saved}) is kept, start" in str(
+    assert f"; the last good checkpoint ({saved}) is kept; start" in str(
         leave([not_finite(43), None], saved_step)
     )
 

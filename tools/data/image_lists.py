@@ -56,7 +56,9 @@ class ListFormat(NamedTuple):
 
 
 def read_list(path: Path, root: Path | None = None, *, align: bool = False) -> ImageSources:
-    """Read a list of images; check that each file exists, and sort the images by identity.
+    """Read a list of images, and sort the images by identity.
+
+    Images without a usable file are returned as rejected, with the reason.
 
     If InsightFace's .lst marks an image as not aligned and gives its points, the image will be
     aligned even without ``align``.
@@ -72,13 +74,13 @@ def read_list(path: Path, root: Path | None = None, *, align: bool = False) -> I
     root
         Folder to which relative paths refer; None: the folder of the list.
     align
-        Whether all images will be aligned, except those that InsightFace's .lst marks as aligned.
+        True to align every image that InsightFace's .lst does not mark as already aligned.
 
     Raises
     ------
     ValueError
-        If the list cannot be read, if a line does not have the format of the first line, or if no
-        file of the list exists.
+        If the list cannot be read, if a line does not have the format of the first line, or if none
+        of the listed images can be used.
     """
     images, rejected = _read_images(path)
     root = path.parent if root is None else root

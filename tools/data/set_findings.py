@@ -69,7 +69,7 @@ def _check_image(image: Image, warnings: DecoderWarnings) -> tuple[tuple[int, in
 
 
 def find_findings(pairs: Pairs, images: CheckedImages) -> Iterator[str]:
-    """Yield one sentence for each finding in a set."""
+    """Yield one sentence for each finding in a verification set."""
     yield from _image_findings(images)
     yield from _pair_findings(pairs, images.numbers)
     yield from _set_findings(pairs)

@@ -53,7 +53,9 @@ class Check(BaseTarget):
         if rng.random() < 0.1:  # seldom, because writing takes longer than reading
             self.write(out, checked)
         if not 0 <= checked.clean_images <= checked.images:
-            raise AssertionError("the clean index has more images than the set")
+            raise AssertionError(
+                "the index without the faulty records lists more images than the complete index"
+            )
 
 
 class Remote(BaseTarget):

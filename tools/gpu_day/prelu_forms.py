@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare results and times of three implementations of PReLU with one slope per channel.
 
-The implementations are two depthwise 1x1 convolutions, which oneDNN vectorises; MXNet's LeakyReLU;
-and the fused operator of this project, if its library is available.
+The first implementation is a pair of depthwise 1x1 convolutions, which oneDNN vectorises.  The
+second is MXNet's LeakyReLU.  The third is the fused operator of this project, if its library is
+available.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ def require_gpu_environment(venv: Path, gpus: int) -> None:
     """Raise MissingPrerequisite if there are GPUs, but the Python environment is for the CPU."""
     if gpus and not venv.name.endswith("-gpu"):
         raise MissingPrerequisite(
-            f"{gpus} GPU{'s' if gpus > 1 else ''} cannot be measured with the environment for the "
-            f"CPU, got {venv}; run `make gpu`, or rehearse with --rehearse"
+            f"this machine has {gpus} GPU{'s' if gpus > 1 else ''}, so the environment must be the "
+            f"one for GPUs, got {venv}; run `make gpu`, or rehearse with --rehearse"
         )
 
 

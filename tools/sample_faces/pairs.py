@@ -35,7 +35,7 @@ def fold_of(position: int, count: int) -> int:
 
 
 def look_number_of(position: int, count: int, looks: int) -> int:
-    """Return the number of the look (skin, hair) of a person in the verification set.
+    """Return the index of the look (skin, hair) of a person in the verification set.
 
     The people of a fold share LOOKS_PER_FOLD looks, so that different people often look alike.
     """

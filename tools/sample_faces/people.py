@@ -35,7 +35,7 @@ EARRINGS = (
     (190, 30, 60),
     (60, 40, 140),
 )
-# None stands for a colour that is darker than the hair.
+# The value None stands for a colour that is darker than the hair.
 BROWS = (None, (24, 18, 18), (150, 70, 30), (190, 184, 176))
 BLUSHES = ((210, 60, 70), (225, 120, 60), (150, 60, 130))
 MOUSTACHES = ("none", "none", "none", "thin", "thick", "goatee", "beard")

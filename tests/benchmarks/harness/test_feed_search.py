@@ -9,7 +9,7 @@ from benchmarks.harness.feed_search import (
     MAX_INTERVAL_FACTOR,
     MAX_WAITING_FRACTION,
     PRECISION_FRACTION,
-    Probe,
+    Trial,
     search,
 )
 
@@ -33,20 +33,20 @@ def always(interval: float) -> float:
 
 
 class Stub:
-    """Device with a known wait for each batch; it records its probes."""
+    """Device with a known wait for each batch; it records its trials."""
 
     def __init__(self, wait):
         self.wait, self.seen = wait, []
 
-    def __call__(self, interval: float) -> Probe:
+    def __call__(self, interval: float) -> Trial:
         waited = self.wait(interval)
-        found = Probe(interval, BATCHES * waited, BATCHES * (waited + interval), BATCHES)
+        found = Trial(interval, BATCHES * waited, BATCHES * (waited + interval), BATCHES)
         self.seen.append(found)
         return found
 
 
-def test_the_waiting_fraction_and_batch_seconds_of_a_probe():
-    found = Probe(interval=0.09, waited=0.1, elapsed=1.0, batches=10)
+def test_the_waiting_fraction_and_batch_seconds_of_a_trial():
+    found = Trial(interval=0.09, waited=0.1, elapsed=1.0, batches=10)
     assert found.waiting_fraction == 0.1 and found.batch_s == 0.1
 
 
@@ -67,13 +67,13 @@ def test_the_shortest_interval_is_found(wait, interval, first):
     assert len(stub.seen) <= 20
 
 
-def test_a_loader_without_prefetch_needs_few_probes():
+def test_a_loader_without_prefetch_needs_few_trials():
     stub = Stub(no_prefetch)
     search(stub, BATCH_S)
     assert len(stub.seen) <= 4
 
 
-def test_a_coarser_search_takes_fewer_probes():
+def test_a_coarser_search_takes_fewer_trials():
     fine, coarse = Stub(partly_prefetched), Stub(partly_prefetched)
     best, rough = search(fine, BATCH_S), search(coarse, BATCH_S, precision=0.2)
     assert len(coarse.seen) < len(fine.seen)
@@ -89,16 +89,16 @@ def test_a_search_out_of_time_returns_the_interval_that_passed():
 def test_a_device_that_always_waits_has_no_feed_rate():
     stub = Stub(always)
     assert search(stub, BATCH_S) is None
-    assert max(probe.interval for probe in stub.seen) == MAX_INTERVAL_FACTOR * BATCH_S
+    assert max(trial.interval for trial in stub.seen) == MAX_INTERVAL_FACTOR * BATCH_S
 
 
 def test_a_search_ends_if_the_device_never_waits():
     assert search(Stub(lambda interval: 0.0), BATCH_S).interval < 2 * BATCH_S / MAX_INTERVAL_FACTOR
 
 
-def test_a_probe_that_failed_by_noise_is_repeated():
+def test_a_trial_that_failed_by_noise_is_repeated():
     def noisy(interval: float) -> float:
-        failed = len(stub.seen) in (0, 3)  # the first probe, and one before convergence
+        failed = len(stub.seen) in (0, 3)  # the first trial, and one before convergence
         return interval if failed else prefetched(interval)
 
     stub = Stub(noisy)

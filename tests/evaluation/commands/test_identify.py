@@ -195,7 +195,7 @@ def test_a_malformed_line_is_named_with_file_and_number(tmp_path, capsys, name, 
         (["--suffix", "_b.bin"], "{}/facescrub/Person_0/Person_0_0.png_b.bin: the file cannot be "),
         (
             ["--suffix", SUFFIX, "--sizes", 121],
-            "--sizes: each number must be from 1 to the 120 ",
+            "--sizes: each number must be between 1 and 120, ",
         ),
         (
             ["--suffix", SUFFIX, "--resize"],
@@ -243,7 +243,7 @@ def test_usage_errors_are_one_sentence(tmp_path, capsys, monkeypatch, words, pro
         ),
         (
             struct.pack("<4i8f", 8, 1, 4, 5, *[0] * 8),
-            "the embedding has no direction, got length 0",
+            "the embedding cannot be normalised, got L2 norm 0",
         ),
         (
             struct.pack("<4i", 1 << 30, 1 << 30, 1 << 2, 5),

@@ -213,7 +213,10 @@ def test_a_list_of_faces_that_was_cut_off_is_refused(ijbc, capsys, name):
         (["--embeddings", "short.npy"], "short.npy: must have one row for each of the "),
         (["--embeddings", "e.npy", "--fpirs", "2"], "--fpirs: each rate must be above 0 and below"),
         (["--embeddings", "nan.npy"], "nan.npy: row 3: all values must be finite, got NaN or inf"),
-        (["--embeddings", "zero.npy"], "template 60: the sum of the embeddings has no direction"),
+        (
+            ["--embeddings", "zero.npy"],
+            "template 60: the sum of the embeddings cannot be normalised",
+        ),
         (["--embeddings", "e.npy", "--resize"], "--resize: is for images, which need a model, got"),
         (["--embeddings", "e.npy", "--no-flip"], "--no-flip: the embeddings of the mirror images"),
         (["--embeddings", "cut.npy"], "cut.npy: array must have "),

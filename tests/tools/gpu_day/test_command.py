@@ -66,7 +66,9 @@ def test_the_error_names_the_make_target_of_the_environment(name, target, tmp_pa
 def test_gpus_require_the_gpu_environment(tmp_path, capsys):
     venv = make_venv(tmp_path / ".venv", "echo 2")
     said = refusal(capsys, "--venv", venv, "--out", tmp_path)
-    assert said.startswith("gpu_day: 2 GPUs cannot be measured with the environment for the CPU")
+    assert said.startswith(
+        "gpu_day: this machine has 2 GPUs, so the environment must be the one for GPUs, got "
+    )
     assert "the images are missing" in refusal(
         capsys, "--venv", venv, "--rehearse", "--records", tmp_path / "none", "--out", tmp_path
     )
