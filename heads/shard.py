@@ -59,8 +59,8 @@ class Shard:
             )
         if not 0 <= rank < size:
             raise ValueError(
-                f"shard: the rank must be between 0 and {size - 1}, got rank {rank} of {size} "
-                "ranks; correct the rank"
+                "shard: the rank must be 0 or more, and less than the number of ranks, got rank "
+                f"{rank} of {size}; correct the rank"
             )
         share, longer = divmod(num_classes, size)
         start = rank * share + min(rank, longer)

@@ -26,7 +26,7 @@ def test_a_shard_cannot_be_changed():
 
 @pytest.mark.parametrize(("rank", "size"), [(-1, 2), (2, 2), (0, 0)])
 def test_a_rank_outside_the_ranks_is_refused(rank, size):
-    with pytest.raises(ValueError, match=f"got rank {rank} of {size}; give a rank from 0"):
+    with pytest.raises(ValueError, match=f"got rank {rank} of {size}; correct the rank"):
         Shard.of(10, rank, size)
 
 
