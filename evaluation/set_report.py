@@ -12,6 +12,7 @@ import numpy as np
 from evaluation.intervals import RateInterval, rate_interval
 from evaluation.roc import FARS, RocPoint, roc_points
 from evaluation.verification import (
+    FOLDS,
     MIN_FALSE_ACCEPTS,
     classify_pairs,
     cosine_threshold,
@@ -74,7 +75,7 @@ def score_embeddings(
     result = verify(embeddings, issame, fars=fars, norms=norms)
     distances = pair_distances(embeddings)
     sides = people.numbers.reshape(-1, 2)
-    interval = rate_interval(classify_pairs(distances, issame), sides)
+    interval = rate_interval(classify_pairs(distances, issame), sides, folds=FOLDS)
     assert interval is not None  # `verify` refuses a set without pairs
     result["accuracy_interval"] = [interval.low, interval.high]
     result["roc"] = [

@@ -20,7 +20,7 @@ from statistics import NormalDist
 import numpy as np
 
 from evaluation.intervals import RateInterval, rate_interval
-from evaluation.verification import classify_pairs
+from evaluation.verification import FOLDS, classify_pairs
 
 RANGE = (0.92, 0.975)
 """Accepted fraction of intervals that contain the true accuracy."""
@@ -49,7 +49,7 @@ def find_interval(
 ) -> RateInterval:
     """Return the accuracy of P pairs, with its 95 % interval."""
     correct = classify_pairs(distances, issame) if folds else (distances < 2) == issame
-    found = rate_interval(correct, people)
+    found = rate_interval(correct, people, folds=FOLDS if folds else 0)
     assert found is not None
     return found
 

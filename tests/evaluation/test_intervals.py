@@ -59,6 +59,17 @@ def test_the_variance_is_at_least_that_of_independent_pairs():
     assert (found.low, found.high) == pytest.approx(wilson_interval(0.5, 40))
 
 
+def test_the_variance_is_at_least_that_between_the_folds():
+    outcomes = np.arange(100) < 80  # eight folds with the rate 1, and two with the rate 0
+    people = np.arange(200).reshape(-1, 2)
+    found = rate_interval(outcomes, people, corrected=False, folds=10)
+    variance = (8 * 0.2**2 + 2 * 0.8**2) / 9 / 10 * 10 / 9
+    assert (found.low, found.high) == pytest.approx(wilson_interval(0.8, 0.8 * 0.2 / variance))
+    alike = np.arange(100) % 5 > 0  # all folds have the rate 0.8
+    found = rate_interval(alike, people, corrected=False, folds=10)
+    assert (found.low, found.high) == pytest.approx(wilson_interval(0.8, 100 * 9 / 10))
+
+
 def test_the_quantile_is_that_of_student():
     # Abramowitz and Stegun, table 26.10.
     for degrees, quantile in ((10, 2.228), (20, 2.086), (60, 2.000), (120, 1.980)):
