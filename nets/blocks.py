@@ -35,8 +35,7 @@ class PReLU(gluon.HybridBlock):
     channels
         Number of channels C of the input.
     fused
-        Whether training uses the fused operators if they are available. `ops.layers` lists the
-        exceptions.
+        Whether to use the fused operators if they are available. `ops.layers` lists the exceptions.
 
     Inputs
     ------
@@ -70,7 +69,7 @@ class BatchNorm(nn.BatchNorm):
     channels
         Number of channels C of the input.
     fused
-        Whether training uses the fused operators if they are available (see `PReLU`).
+        Whether to use the fused operators if they are available (see `PReLU`).
 
     Inputs
     ------
@@ -116,7 +115,7 @@ class ConvNorm(gluon.HybridBlock):
         Number of convolution groups. The convolution is depthwise if ``groups``, ``in_channels``
         and ``channels`` are equal.
     fused
-        Whether training uses the fused operators if they are available (see `PReLU`).
+        Whether to use the fused operators if they are available (see `PReLU`).
 
     Inputs
     ------

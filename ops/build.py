@@ -55,9 +55,6 @@ OPTIONS = [
 ]
 
 
-_CPU_PACKAGE = "mxnet"
-
-
 class BuildError(RuntimeError):
     """Error for operators that cannot be compiled; the message gives the reason."""
 
@@ -175,7 +172,7 @@ def _mxnet_folder() -> Path:
 
 
 def _mxnet() -> tuple[str, str]:
-    for name in (_CPU_PACKAGE, "mxnet-cu112"):
+    for name in ("mxnet", "mxnet-cu112"):
         try:
             return name, version(name)
         except PackageNotFoundError:
@@ -188,13 +185,10 @@ def _mxnet() -> tuple[str, str]:
 @cache
 def _toolkit() -> nvcc.Toolkit | None:
     """Return the nvcc to use; None if no nvcc works or MXNet does not support CUDA."""
-    if _mxnet()[0] == _CPU_PACKAGE:
+    try:
+        found = nvcc.find()
+    except nvcc.ToolkitError:
         return None
     import mxnet as mx
 
-    if not mx.runtime.Features().is_enabled("CUDA"):
-        return None
-    try:
-        return nvcc.find()
-    except nvcc.ToolkitError:
-        return None
+    return found if mx.runtime.Features().is_enabled("CUDA") else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,6 @@ class State:
     loader_kernels: LoaderKernels | None = None
     """Compiled functions for data loaders, which run on the CPU even if the network computes on a
     GPU; None if the operators are plain."""
-    infers: bool = False
-    """Whether a network is being called or traced for inference with fused operators."""
     loaded: bool = False
     """True after MXNet has loaded the library; MXNet can load a library only once."""
     guard: Guard | None = None
@@ -43,6 +42,8 @@ class State:
 
 
 state = State()
+_infers = ContextVar("infers", default=False)
+"""Whether this thread calls or traces a network for inference with fused operators."""
 
 
 class OperatorError(ValueError):
@@ -79,11 +80,11 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
         state.loader_kernels = LoaderKernels(compiled)
         if choice == "auto" and device != "cpu":
             return ""
+        from mxnet import library  # loads the CUDA libraries, which the check of the GPU needs
+
         if device == "gpu":
             _require_gpu(compiled, device_id)
         if not state.loaded:
-            from mxnet import library
-
             library.load(str(path), verbose=False)
             state.loaded = True
     except build.BuildError as error:
@@ -152,16 +153,16 @@ def fused() -> bool:
 @contextmanager
 def fused_inference() -> Iterator[None]:
     """Make the layers use the fused operators for inference, which have no gradient."""
-    before, state.infers = state.infers, True
+    token = _infers.set(True)
     try:
         yield
     finally:
-        state.infers = before
+        _infers.reset(token)
 
 
 def infers() -> bool:
     """Return whether the call is inside `fused_inference`."""
-    return state.infers
+    return _infers.get()
 
 
 def for_gpu() -> bool:

@@ -167,14 +167,15 @@ def _convolve(F: Any, x: Any, conv: nn.Conv2D, fused: bool) -> Any:
 def _is_pointwise(conv: nn.Conv2D) -> bool:
     shape = conv._kwargs
     plain = (shape["kernel"], shape["stride"], shape["pad"]) == ((1, 1), (1, 1), (0, 0))
-    return plain and shape["num_group"] == 1
+    return plain and shape["num_group"] == 1 and shape["no_bias"]
 
 
 def _is_depthwise(conv: nn.Conv2D) -> bool:
     shape = conv._kwargs
     channels, filters, *_ = conv.weight.shape
     single = filters == 1 and shape["num_group"] == channels
-    return single and (shape["kernel"], shape["pad"]) == ((3, 3), (1, 1))
+    usual = (shape["kernel"], shape["pad"], shape["dilate"]) == ((3, 3), (1, 1), (1, 1))
+    return single and usual and len(set(shape["stride"])) == 1 and shape["no_bias"]
 
 
 def _scale_channels(F: Any, x: Any, factor: Any, channels: int) -> Any:

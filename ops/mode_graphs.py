@@ -6,12 +6,13 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 from mxnet import autograd, gluon, sym
 
 from ops import choice
 
 TRAINING, FUSED, PLAIN = "training", "inference with fused operators", "inference"
-_FUSED_TYPES = ("float32", "float64")
+_FUSED_TYPES = (np.float32, np.float64)
 
 
 class ModeGraphs(gluon.HybridBlock):
@@ -26,50 +27,53 @@ class ModeGraphs(gluon.HybridBlock):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # Traced graph of each mode.
+        # Traced graph of each mode, and whether the graph is for a GPU.
         self._graphs: dict[str, tuple[Any, ...]] = {}
-        self._graphs_for_gpu: dict[str, bool] = {}
 
     def _call_cached_op(self, *args: Any) -> Any:
         mode, gpu = _mode(args[0]), choice.for_gpu()
-        if self._graphs_for_gpu.get(mode, gpu) != gpu:
-            del self._graphs[mode]
-        self._switch(mode)
+        self._switch(mode, gpu)
         with choice.fused_inference() if mode == FUSED else nullcontext():
             out = super()._call_cached_op(*args)
-        self._graphs[mode], self._graphs_for_gpu[mode] = self._traced(), gpu
+        self._graphs[mode] = self._traced(gpu)
         return out
 
-    def _switch(self, mode: str) -> None:
-        empty: tuple[Any, ...] = ((), None, [], None, None)
+    def _switch(self, mode: str, gpu: bool) -> None:
+        traced = self._graphs.get(mode)
+        if traced is None or traced[-1] != gpu:
+            traced = ((), None, [], None, None, gpu)
         (
             self._cached_graph,
             self._cached_op,
             self._cached_op_args,
             self._in_format,
             self._out_format,
-        ) = self._graphs.get(mode, empty)
+            _,
+        ) = traced
 
-    def _traced(self) -> tuple[Any, ...]:
+    def _traced(self, gpu: bool) -> tuple[Any, ...]:
         return (
             self._cached_graph,
             self._cached_op,
             self._cached_op_args,
             self._in_format,
             self._out_format,
+            gpu,
         )
 
     def _clear_cached_op(self) -> None:
         super()._clear_cached_op()
-        self._graphs, self._graphs_for_gpu = {}, {}
+        self._graphs = {}
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
         """Export the graph for inference, which contains no fused operators."""
-        self._switch(PLAIN)
+        plain = self._graphs.get(PLAIN)
+        gpu = choice.for_gpu() if plain is None else plain[-1]
+        self._switch(PLAIN, gpu)
         if FUSED in self._graphs and not self._cached_graph:
             with autograd.predict_mode():
                 self._build_cache(sym.var("data"))
-            self._graphs[PLAIN] = self._traced()
+            self._graphs[PLAIN] = self._traced(gpu)
         return super().export(*args, **kwargs)
 
 
@@ -78,4 +82,4 @@ def _mode(x: Any) -> str:
     if autograd.is_training():
         return TRAINING
     can_fuse = choice.fused_scores() and not choice.for_gpu() and not autograd.is_recording()
-    return FUSED if can_fuse and x.dtype.__name__ in _FUSED_TYPES else PLAIN
+    return FUSED if can_fuse and x.dtype in _FUSED_TYPES else PLAIN

@@ -55,8 +55,9 @@ def main() -> int:
         print(decode(options.set))
         return 0
     with tempfile.TemporaryDirectory(prefix="check-") as temporary:
-        records = options.set or make_set(Path(temporary), options.images)
-        count = len(open_records(records, records))
+        records = options.set.resolve() if options.set else None
+        records = records or make_set(Path(temporary), options.images)
+        count = len(open_records(records, Path(temporary)))
         times = measure(records, options.rounds)
     figures = summarize(times, count)
     print(f"{count} images, {default_threads()} cores, {cpu_model()}")
@@ -99,7 +100,8 @@ def measure(records: Path, rounds: int) -> dict[str, list[float]]:
 
 def decode(path: Path) -> float:
     """Decode all images of a record set to pixels with a thread per core; return the seconds."""
-    records = open_records(path, path)
+    with tempfile.TemporaryDirectory(prefix="check-") as temporary:
+        records = open_records(path, Path(temporary))
     kernels = ops.compiled()
     if kernels is None:
         raise SystemExit("check_speed: the compiled operators must be available; run make setup")

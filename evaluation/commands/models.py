@@ -20,16 +20,17 @@ def read_model(path: str, quiet: bool = False) -> StoredModel:
     return model
 
 
-def build_net_on(model: StoredModel, ctx: Any) -> Any:
+def build_net_on(model: StoredModel, ctx: Any, quiet: bool = False) -> Any:
     """Build the network of a model, with its weights on the device `ctx`; return it hybridized.
 
-    The network uses the fused operators for inference if they are available.
+    The network uses the fused operators for inference if they are available.  Otherwise the reason
+    is printed on stderr unless ``quiet``.
     """
     import ops
     from interchange.stored_net import build_stored_net
 
     notice = ops.use("auto", ctx.device_type, ctx.device_id)
-    if notice and not ops.fused():
+    if notice and not ops.fused() and ctx.device_type == "cpu" and not quiet:
         print(f"evaluation: {notice}", file=sys.stderr)
     net = build_stored_net(model, ctx)
     net.hybridize(static_alloc=True, static_shape=True)

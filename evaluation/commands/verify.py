@@ -138,7 +138,7 @@ def _score(
     weights = [zlib.crc32(array.tobytes()) for array in model.parameters.values()]
     ranks.require_equal(weights, f"{options.model}: weights")
     ranks.agree(lambda: check_sets(sets, model.image_size))
-    net = ranks.agree(lambda: build_net_on(model, ctx))
+    net = ranks.agree(lambda: build_net_on(model, ctx, quiet=ranks.rank > 0))
     reports: dict[str, dict[str, Any]] = {}
     scores: dict[str, Scored] = {}
 

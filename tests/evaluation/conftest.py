@@ -9,8 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
+import ops
 from evaluation.pairs import write_pairs
 from tests.runs import save_run
+
+
+@pytest.fixture(autouse=True)
+def plain_again():
+    """Choose the plain operators after each test, as at the start of a process."""
+    yield
+    ops.use("plain")
 
 
 @pytest.fixture

@@ -143,6 +143,8 @@ def test_wrong_shapes_are_refused(call, says):
         (ConvNorm(8, 8, 3, 1, 1, groups=8), ["face_frozen_depthwise"]),
         (ConvNormPReLU(8, 16, 3, 2, 1), ["Convolution", "face_frozen_norm"]),
         (ConvNorm(8, 8, 7, groups=8), ["Convolution", "face_frozen_norm"]),
+        (ConvNorm(8, 16, 1, 2), ["Convolution", "face_frozen_norm"]),
+        (ConvNorm(8, 8, 3, 1, 0, groups=8), ["Convolution", "face_frozen_norm"]),
     ],
 )
 def test_a_layer_has_a_fused_operator_only_inside_fused_inference(block, operators):
@@ -213,3 +215,19 @@ def test_an_export_after_fused_inference_alone_contains_no_fused_operator(tmp_pa
     )
     np.testing.assert_allclose(loaded(images).asnumpy(), expected, atol=1e-5)
     assert (net(images).asnumpy() == expected).all()
+    assert [graph[-1] for graph in net._graphs.values()] == [False, False]  # both for a CPU
+
+
+def test_a_failed_call_after_a_move_leaves_the_next_call_in_order(monkeypatch):
+    net = build_net("mobilefacenet", width=0.125, embedding_size=16)
+    net.initialize()
+    net.hybridize()
+    images = mx.nd.random.normal(shape=(2, 3, 112, 112))
+    expected = net(images).asnumpy()
+    with monkeypatch.context() as context:
+        context.setattr(choice, "for_gpu", lambda: True)
+        context.setattr(net, "_build_cache", lambda *_: 1 / 0)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                net(images)
+    np.testing.assert_array_equal(net(images).asnumpy(), expected)
