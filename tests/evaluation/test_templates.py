@@ -19,6 +19,18 @@ from evaluation.templates import (
 from tests.evaluation.slow_oracles import template
 
 
+@pytest.mark.parametrize("spread", [20, 65536, 65537, 1 << 20])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_images_are_sorted_by_template_then_medium_then_number(ordered, spread):
+    rng = np.random.default_rng(spread)
+    templates, media = rng.integers(-5, spread - 5, 500), rng.integers(-3, 4, 500)
+    templates[:2] = -5, spread - 6
+    if ordered:
+        templates.sort()
+    found = group_images(templates, media)
+    np.testing.assert_array_equal(found.order, np.lexsort((media, templates)))
+
+
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("block", [512, 7])
 def test_a_template_is_the_sum_of_the_means_of_its_media(ordered, block, monkeypatch):
