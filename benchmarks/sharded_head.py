@@ -76,14 +76,14 @@ def main() -> int:
         type=int,
         nargs="+",
         default=[2],
-        help="numbers of ranks; one table for each (default: 2)",
+        help="numbers of ranks; the output has a table for each (default: 2)",
     )
     parser.add_argument(
         "--rates",
         type=float,
         nargs="+",
         default=[1.0, 0.1],
-        help="sampling rates; one table for each (default: 1.0 0.1)",
+        help="sampling rates; the output has a table for each rate (default: 1.0 0.1)",
     )
     parser.add_argument(
         "--margin",

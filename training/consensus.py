@@ -140,8 +140,8 @@ class Consensus:
         raise TrainingError(
             f"{where}{first.text}; the last good checkpoint ({saved}) is kept; start a new "
             "run (run.resume=false) with at least one change: a lower optim.lr, a longer "
-            "optim.warmup or train.margin_warmup, optim.clip_norm, or trained weights "
-            "(train.pretrained)"
+            "optim.warmup or train.margin_warmup, gradient clipping (optim.clip_norm), or trained "
+            "weights (train.pretrained)"
         )
 
     def stop(self, step: int, step_seconds: float, save: Callable[[], None]) -> NoReturn:

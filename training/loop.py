@@ -115,7 +115,8 @@ class Loop:
         """
         with self.consensus.listening(), closing(DeviceClock()) as clock:
             if self.verify is not None and (self._run.verifies_first or self.is_over):
-                self._verify(self.verify)  # the run was perhaps killed before its verification
+                # The run that this one resumes may have been killed before this verification.
+                self._verify(self.verify)
             if not self.is_over:
                 self._train(clock)
 

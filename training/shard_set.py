@@ -67,10 +67,10 @@ class ShardSet:
         }
 
     def verify(self, part: int = 0, parts: int = 1) -> None:
-        """Compare all files, or one of ``parts`` equal portions of them, with the manifest.
+        """Compare the files with the manifest: all, or portion ``part`` of ``parts`` portions.
 
-        ``part`` is the number of the portion. If each rank passes its own rank, and the number of
-        ranks as ``parts``, each file is read by one rank.
+        To read each file on one rank only, pass the rank as ``part`` and the number of ranks as
+        ``parts``.
 
         Raises
         ------

@@ -195,8 +195,8 @@ def test_a_non_finite_loss_is_refused_by_step(make_loop):
     assert str(caught.value) == (
         "the loss of step 8 is not finite, got nan; the last good checkpoint (step 5) is kept; "
         "start a new run (run.resume=false) with at least one change: a lower optim.lr, a longer "
-        "optim.warmup or train.margin_warmup, optim.clip_norm, or trained weights "
-        "(train.pretrained)"
+        "optim.warmup or train.margin_warmup, gradient clipping (optim.clip_norm), or trained "
+        "weights (train.pretrained)"
     )
     assert not caught.value.usage
     assert made.progress.step == 10 and made.saved == [5]
@@ -215,8 +215,8 @@ def test_non_finite_weights_are_not_saved(make_loop):
     assert str(caught.value) == (
         "the weights after step 4 are not finite, got NaN or infinity; the last good checkpoint "
         "(none yet) is kept; start a new run (run.resume=false) with at least one change: a lower "
-        "optim.lr, a longer optim.warmup or train.margin_warmup, optim.clip_norm, or trained "
-        "weights (train.pretrained)"
+        "optim.lr, a longer optim.warmup or train.margin_warmup, gradient clipping "
+        "(optim.clip_norm), or trained weights (train.pretrained)"
     )
     assert made.saved == []
 

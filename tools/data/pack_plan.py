@@ -93,7 +93,7 @@ def make_plan(
 
 
 def choose_held(identities: np.ndarray, count: int) -> np.ndarray:
-    """Choose at random ``count`` identities with at least two images; return them, ascending."""
+    """Choose ``count`` identities at random, with at least two images; return them, ascending."""
     people, images = np.unique(identities, return_counts=True)
     several = people[images > 1]
     if count and (count < 2 or count > len(several) or count >= len(people)):

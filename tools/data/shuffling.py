@@ -235,7 +235,7 @@ class _SequentialReader:
     def fill(self, buffer: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> Iterator[int]:
         """Copy the JPEGs of these rows to the buffer, and their sizes in bytes to `lengths`.
 
-        Yields the number of finished rows after each chunk of records.
+        After each chunk of records, yields the number of rows that are finished so far.
         """
         end = 0
         starts = range(0, len(rows), _CHUNK_RECORDS)
