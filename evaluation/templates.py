@@ -80,12 +80,13 @@ def _sorting_order(templates: np.ndarray, media: np.ndarray) -> np.ndarray:
     if count * span >= 1 << 63:
         return np.lexsort((media, templates))
     # Sorting by one number takes half of the time of sorting by two.
-    numbers = (templates - templates.min()) * span + (media - lowest)
+    places = templates - templates.min()
+    numbers = places * span + (media - lowest)
     if count > 1 << 16 or (templates[1:] >= templates[:-1]).all():
         return np.argsort(numbers, kind="stable")
     # A stable sort of 16-bit numbers is a radix sort.  After it, the images of a template are
     # adjacent, so that the sort by `numbers` is quick.
-    order = np.argsort((templates - templates.min()).astype(np.uint16), kind="stable")
+    order = np.argsort(places.astype(np.uint16), kind="stable")
     return order[np.argsort(numbers[order], kind="stable")]
 
 

@@ -31,7 +31,8 @@ class ModeGraphs(gluon.HybridBlock):
         self._graphs: dict[str, tuple[Any, ...]] = {}
 
     def _call_cached_op(self, *args: Any) -> Any:
-        mode, gpu = _mode(args[0]), choice.for_gpu()
+        gpu = choice.for_gpu()
+        mode = _mode(args[0], gpu)
         self._switch(mode, gpu)
         with choice.fused_inference() if mode == FUSED else nullcontext():
             out = super()._call_cached_op(*args)
@@ -77,9 +78,9 @@ class ModeGraphs(gluon.HybridBlock):
         return super().export(*args, **kwargs)
 
 
-def _mode(x: Any) -> str:
-    """Return the mode of a call with the input ``x``."""
+def _mode(x: Any, gpu: bool) -> str:
+    """Return the mode of a call with the input ``x``, on a GPU or on a CPU."""
     if autograd.is_training():
         return TRAINING
-    can_fuse = choice.fused_scores() and not choice.for_gpu() and not autograd.is_recording()
+    can_fuse = choice.fused_scores() and not gpu and not autograd.is_recording()
     return FUSED if can_fuse and x.dtype in _FUSED_TYPES else PLAIN

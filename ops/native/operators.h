@@ -27,6 +27,9 @@ inline double number(const Attributes& attributes, const char* name) {
   return std::stod(attributes.at(name));
 }
 
+// Returns whether PReLU follows the layer of an operator.
+inline bool has_prelu(const Attributes& attributes) { return attributes.at("prelu") == "True"; }
+
 inline MXReturnValue fail(const std::string& sentence) {
   MX_ERROR_MSG << sentence;
   return MX_FAIL;

@@ -183,11 +183,16 @@ def test_a_net_has_the_embeddings_of_the_plain_operators(name):
     assert "face_" not in net._cached_graph[1].tojson()
 
 
-def test_a_recorded_call_in_inference_uses_operators_with_gradients():
+def small_net_and_images():
+    """Return a hybridized network and two images."""
     net = build_net("mobilefacenet", width=0.125, embedding_size=16)
     net.initialize()
     net.hybridize()
-    images = mx.nd.random.normal(shape=(2, 3, 112, 112))
+    return net, mx.nd.random.normal(shape=(2, 3, 112, 112))
+
+
+def test_a_recorded_call_in_inference_uses_operators_with_gradients():
+    net, images = small_net_and_images()
     images.attach_grad()
     embeddings = net(images)
     with mx.autograd.record(train_mode=False):
@@ -199,14 +204,11 @@ def test_a_recorded_call_in_inference_uses_operators_with_gradients():
 
 @pytest.mark.parametrize(("dtype", "mode"), [("float64", FUSED), ("float16", PLAIN)])
 def test_only_float32_and_float64_use_the_fused_operators(dtype, mode):
-    assert _mode(mx.nd.ones((1, 4, 3, 3), dtype=dtype)) == mode
+    assert _mode(mx.nd.ones((1, 4, 3, 3), dtype=dtype), gpu=False) == mode
 
 
 def test_an_export_after_fused_inference_alone_contains_no_fused_operator(tmp_path):
-    net = build_net("mobilefacenet", width=0.125, embedding_size=16)
-    net.initialize()
-    net.hybridize()
-    images = mx.nd.random.normal(shape=(2, 3, 112, 112))
+    net, images = small_net_and_images()
     expected = net(images).asnumpy()
     net.export(str(tmp_path / "net"))
     assert "face_" not in (tmp_path / "net-symbol.json").read_text()
@@ -219,10 +221,7 @@ def test_an_export_after_fused_inference_alone_contains_no_fused_operator(tmp_pa
 
 
 def test_a_failed_call_after_a_move_leaves_the_next_call_in_order(monkeypatch):
-    net = build_net("mobilefacenet", width=0.125, embedding_size=16)
-    net.initialize()
-    net.hybridize()
-    images = mx.nd.random.normal(shape=(2, 3, 112, 112))
+    net, images = small_net_and_images()
     expected = net(images).asnumpy()
     with monkeypatch.context() as context:
         context.setattr(choice, "for_gpu", lambda: True)

@@ -60,8 +60,6 @@ REGISTER_OP(face_prelu)
 
 enum { kX, kGamma, kBeta, kRunningMean, kRunningVariance, kPReLU };
 
-bool has_prelu(const Attributes& attributes) { return attributes.at("prelu") == "True"; }
-
 MXReturnValue batch_norm_attributes(const Attributes& attributes, int* inputs, int* outputs) {
   for (const char* name : {"prelu", "epsilon", "momentum"})
     if (!attributes.count(name))

@@ -18,8 +18,6 @@ constexpr const char* kName = layer == Layer::kNorm        ? "face_frozen_norm"
 const face::InferenceKernels<float>& inference(float) { return face::kernels().inference_float; }
 const face::InferenceKernels<double>& inference(double) { return face::kernels().inference_double; }
 
-bool with_prelu(const Attributes& attributes) { return attributes.at("prelu") == "True"; }
-
 template <Layer layer>
 MXReturnValue frozen_attributes(const Attributes& attributes, int* inputs, int* outputs) {
   for (const char* name : {"prelu", "epsilon", "stride"}) {
@@ -27,7 +25,7 @@ MXReturnValue frozen_attributes(const Attributes& attributes, int* inputs, int* 
     if (is_needed && !attributes.count(name))
       return fail(std::string(kName<layer>) + ": " + name + " is required, got none; pass it");
   }
-  *inputs = 5 + kWeights<layer> + (with_prelu(attributes) ? 1 : 0);
+  *inputs = 5 + kWeights<layer> + (has_prelu(attributes) ? 1 : 0);
   *outputs = 1;
   return MX_SUCCESS;
 }
@@ -76,7 +74,7 @@ MXReturnValue frozen_forward(const Attributes& attributes, Tensors* in, Tensors*
       values[1].data<T>(),
       values[2].data<T>(),
       values[3].data<T>(),
-      with_prelu(attributes) ? values[4].data<T>() : nullptr,
+      has_prelu(attributes) ? values[4].data<T>() : nullptr,
       static_cast<T>(number(attributes, "epsilon"))};
   const auto& kernels = inference(T());
   MXTensor& x = (*in)[0];
