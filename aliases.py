@@ -188,9 +188,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     **_NETS,
     **_SETTINGS,
 }
-"""Names here for a name of other projects.
+"""Mapping from a name in other projects to the names of its counterparts here.
 
-A key is in lower case.  A key without ``_`` applies to all spellings with ``_``, ``-``, spaces and
-dots.  An empty tuple marks a name that has no counterpart here."""
+A key is in lower case.  A key without ``_`` also matches spellings of the name with ``_``, ``-``,
+spaces and dots.  An empty tuple marks a name that has no counterpart here."""
 for _name, _found in _LOSSES.items():
     ALIASES[_name] = (*_found, *ALIASES.get(_name, ()))

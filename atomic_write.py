@@ -28,8 +28,8 @@ def atomic_write(
     mode
         "wb" for bytes, or "w" for text in UTF-8.
     sync
-        Wait until the file is on the disk.  Without the wait, a crash of the machine may leave an
-        empty file; a command that writes thousands of small files omits the wait.
+        Whether to wait until the file is on the disk.  Without the wait, a crash of the machine may
+        leave an empty file; a command that writes thousands of small files omits the wait.
 
     Raises
     ------

@@ -38,7 +38,7 @@ _START_OF_SCAN, _APP1 = 0xDA, 0xE1
 _OTHERS = frozenset((0xC4, 0xCC, _START_OF_SCAN, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE))
 _END_OF_IMAGE = 0xD9
 # For each APP1 segment, libjpeg searches the list of all earlier ones.  For each scan of a
-# progressive image, libjpeg processes all pixels.  So a small file could take hours.
+# progressive image, libjpeg processes all pixels.  So a small file could take hours to decode.
 _MAX_SEGMENTS = {_APP1: 1024, _START_OF_SCAN: 100}
 _COUNTED_MARKERS = re.compile(b"\xff[" + bytes(_MAX_SEGMENTS) + b"]")
 # Number of the Exif orientation tag in both byte orders.

@@ -2,11 +2,12 @@
 """Read and write MXNet's files of named arrays (``.params``) with NumPy alone.
 
 ``mx.nd.load`` trusts the sizes that a file states and may end the process on a damaged file.
-``read_arrays`` compares every size with the size of the file before it uses the size.
+``read_arrays`` checks every stated size against the length of the file before it uses the size.
 
-A file consists of little-endian numbers: a header (magic number, 0), the number of arrays, the
-arrays, the number of names, the names.  MXNet has four layouts of an array.  The source is
-src/ndarray/ndarray.cc of MXNet 1.9.1, ``NDArray::Save`` and ``NDArray::LegacyLoad``.
+A file consists of these parts in this order: a header (magic number, 0), the number of arrays, the
+arrays, the number of names, the names.  All numbers are little-endian.  MXNet has four layouts of
+an array.  The source is src/ndarray/ndarray.cc of MXNet 1.9.1, ``NDArray::Save`` and
+``NDArray::LegacyLoad``.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 FILE_MAGIC = 0x112
-# Magic numbers at the start of an array.  A layout older than LAYOUT_1 has no magic number and
-# starts with the number of dimensions.
+# Magic numbers at the start of an array.  The layout before LAYOUT_1 has no magic number and starts
+# with the number of dimensions.
 LAYOUT_1, LAYOUT_2, LAYOUT_3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 DTYPES = ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8", "?")
 """NumPy names of the element types, in the order of MXNet's type numbers."""
@@ -39,7 +40,7 @@ class ArrayFileError(ValueError):
 
 
 class _Reader:
-    """Position in the bytes of a file, with checks that every read stays within the file."""
+    """Reader of the bytes of a file, which checks that every read stays within the file."""
 
     def __init__(self, path: str, content: Any) -> None:
         self.path, self.content, self.position = path, content, 0
@@ -140,7 +141,7 @@ def find_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayPlace]:
     Raises
     ------
     ArrayFileError, OSError
-        As `read_arrays` does.
+        In the cases of `read_arrays`.
     """
     with _mapped(path) as content:
         return _read(_Reader(os.fspath(path), content))
@@ -207,7 +208,7 @@ def _read_shape(reader: _Reader, magic: int, what: str) -> tuple[int, ...] | Non
         raise reader.fault(f"{what} must have at most {MAX_DIMENSIONS} dimensions", dimensions)
     shape = reader.numbers(f"{dimensions}{'q' if known else 'I'}", f"the shape of {what}")
     if min(shape, default=0) < 0:
-        raise reader.fault(f"{what} has a negative side", f"shape {shape}")
+        raise reader.fault(f"{what} has a negative dimension", f"shape {shape}")
     return shape
 
 
@@ -228,7 +229,7 @@ def write_arrays(file: SupportsWrite, arrays: Mapping[str, np.ndarray | RowBlock
     Raises
     ------
     TypeError
-        If MXNet has no number for the element type of an array.
+        If MXNet does not support the element type of an array, or if an array has 0 dimensions.
     ValueError
         If the blocks of an array have more or fewer rows than its shape states.
     """

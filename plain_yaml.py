@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parse YAML text of plain values, with bounds on time and memory.
 
-A few lines of YAML can stand for gigabytes (aliases of aliases), and a deep nesting or a number
-with thousands of digits makes PyYAML raise errors that are not its own.  This module refuses such
-text.
+A few lines of YAML can stand for gigabytes (aliases of aliases).  Deep nesting or a number with
+thousands of digits makes PyYAML raise errors other than ``yaml.YAMLError``.  This module refuses
+such text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_VALUES = 20_000
 MAX_DIGITS = 40
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
-_FIXED = "write it as plain YAML"
+_FIXED = "write the plain value instead"
 
 
 class PlainYamlError(ValueError):
@@ -89,7 +89,7 @@ def one_line(error: Exception) -> str:
 
 
 def _check_events(text: str) -> None:
-    """Raise PlainYamlError if the text is too deep or too large, or contains a tag or long number.
+    """Raise PlainYamlError for text with too many levels or values, a tag, or a long number.
 
     The events of PyYAML's parser come one by one, so the check ends at the first excess.
     """
@@ -111,7 +111,7 @@ class _Check:
         self.opened: list[tuple[str | None, int]] = []
 
     def close(self) -> None:
-        """Count a list or a mapping that is now complete."""
+        """Store the number of values of a list or a mapping that is now complete."""
         anchor, before = self.opened.pop()
         if anchor is not None:
             self.sizes[anchor] = self.count - before
@@ -137,7 +137,7 @@ class _Check:
             if len(self.opened) > MAX_DEPTH:
                 raise PlainYamlError(
                     f"{where} must have at most {MAX_DEPTH} brackets or indented blocks around a "
-                    "value, got more; remove brackets"
+                    "value, got more; use fewer levels"
                 )
         self._count(1, where)
 
@@ -145,7 +145,8 @@ class _Check:
         self.count += values
         if self.count > MAX_VALUES:
             raise PlainYamlError(
-                f"{where} must end after {MAX_VALUES} values, got more; use fewer values or aliases"
+                f"must have at most {MAX_VALUES} values, got more up to {where}; use fewer values "
+                "or aliases"
             )
 
 

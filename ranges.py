@@ -190,8 +190,9 @@ def settings(builder: Callable[..., Any]) -> dict[str, Setting]:
 def _functions(builder: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], bool]]:
     """Yield the functions whose arguments are settings, as pairs (function, inherited).
 
-    For a class these are its constructor and, while ``**kwargs`` is passed on, the constructors of
-    its base classes. ``inherited`` is True for a constructor of a base class.
+    For a class these are its constructor and the constructors of its base classes, up to and
+    including the first one without ``**kwargs``. ``inherited`` is True for a constructor of a base
+    class.
     """
     if not inspect.isclass(builder):
         yield builder, False

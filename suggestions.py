@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Suggest known names for an unknown one: spelling mistakes, and names of other projects."""
+"""Suggest known names for an unknown name: a misspelt name, or a name of another project."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ def suggest(word: Any, known: Iterable[Any]) -> list[str]:
 
     These rules apply in this order:
 
-    1. A known name that equals the word except for case, ``_``, ``-``, spaces and an ending "loss".
+    1. A known name that equals the word except for case, ``_``, ``-``, spaces, dots and an ending
+       "loss".
     2. The names that `aliases.ALIASES` lists for the word.  If the list of the word is empty, there
        is no suggestion.
-    3. The known names with the fewest edits, at most ``MAX_EDITS``: one letter inserted, deleted or
-       replaced.  Short words allow fewer edits.  If the digits of the two names differ, one edit is
-       allowed, and none in a short word: m2 is no misspelt m3.
+    3. The known names with the fewest edits, at most ``MAX_EDITS``.  An edit inserts, deletes or
+       replaces one letter.  Short words allow fewer edits.  If the digits of the two names differ,
+       one edit fewer is allowed, so that m2 does not count as a misspelt m3.
     """
     names, text = [str(name) for name in known], str(word)
     spellings = [text.lower(), _plain(text), _plain(text).removesuffix("loss")]

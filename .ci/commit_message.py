@@ -38,11 +38,15 @@ def problems(message: str, changed_lines: int) -> list[str]:
     if subject and (
         not first[:1].isupper() or (NOT_IMPERATIVE.search(first) and first not in IMPERATIVE)
     ):
-        found.append(f'the subject begins with "{first}"; begin with a verb such as "Add" or "Fix"')
+        found.append(
+            f'the subject begins with "{first}"; begin with a capitalised imperative such as "Add"'
+        )
     if body and body[0].strip():
         found.append("the second line is not empty; leave one line empty below the subject")
     if changed_lines > TYPO_LINES and not any(line.strip() for line in body):
-        found.append(f"the commit changes {changed_lines} lines and has no body; say why")
+        found.append(
+            f"the commit changes {changed_lines} lines and has no body; add a body that says why"
+        )
     return found
 
 

@@ -27,7 +27,7 @@ Shorter texts have no sentence to judge.
 
 
 def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield a pair (line number, "name: docstring") for each documented module, class, function."""
+    """Yield a pair (line, "name: text") for each docstring of a module, class or function."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             text = ast.get_docstring(node)
@@ -37,10 +37,10 @@ def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield a pair (line number, source code) for each string that is long enough for a message.
+    """Yield a pair (line number, source code of the string) for each string that may be a message.
 
-    Messages are errors, log lines and help texts.  Docstrings and strings with line breaks are
-    skipped.
+    Messages are errors, log lines and help texts.  Short strings, docstrings and strings with line
+    breaks are skipped.
     """
     statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     pieces = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
@@ -59,7 +59,7 @@ def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
 def comments(source: str) -> Iterator[tuple[int, str]]:
     """Yield a pair (first line number, text) for each comment.
 
-    Comments on adjacent lines without code are one comment.
+    Comments on consecutive lines that hold no code count as one comment.
     """
     block: list[str] = []
     first = last = 0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find refused words in the tracked text files; the first table of CONTRIBUTING.md lists them.
+"""Find words in the tracked text files that the glossary of CONTRIBUTING.md refuses.
 
+The glossary is the table with the columns "not" (refused words) and "but" (better words).
 ``python .ci/words.py [FILE ...]`` checks names, comments, messages and documents alike.  The script
 splits identifiers at underscores and capitals, and also finds a phrase that continues on the next
 line.  For each refused word the script prints ``file:line: "word"; write "better"``.  The exit
@@ -24,14 +25,16 @@ SUFFIXES = {
 TABLE = re.compile(r"^\| not \| but \|\n\|[-|]+\|\n((?:\|.*\n)+)", re.MULTILINE)
 HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 GAP = r"[\s#*/\"'_-]+"
-"""Pattern of the text between two words of a phrase: blanks, line breaks, marks of comments."""
+"""Pattern between two words of a phrase: white space, comment marks, quotes, _ and -."""
 
 
 def read_glossary(text: str) -> dict[str, str]:
     """Return a dictionary from each refused word or phrase to the words to write instead."""
     table = TABLE.search(text)
     if table is None:
-        raise SystemExit(f'{GLOSSARY}: no table with the columns "not" and "but"; restore it')
+        raise SystemExit(
+            f'{GLOSSARY}: no table with the columns "not" and "but"; restore this table'
+        )
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table[1].splitlines()]
     return {word.strip(): better for words, better in rows for word in words.split(",")}
 

@@ -28,7 +28,7 @@ def load_shards(
     match: ClassMatch,
     comm: Comm,
 ) -> str:
-    """Load the class centres that the run takes over; all ranks call this function together.
+    """Load class centres of a model into a sharded head; all ranks call this function together.
 
     Rank 0 reads the centres in blocks, in the order in which the model stores them.  Each rank
     keeps the centres of its own classes.

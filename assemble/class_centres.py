@@ -18,7 +18,7 @@ from mxnet import gluon
 from pipeline.records.class_record import match_classes
 
 PER_CLASS = ("weight", "bias", "centers")
-"""Parameters of heads whose rows belong to classes; several adjacent rows may belong to a class."""
+"""Names of head parameters whose rows belong to classes; a class may have several adjacent rows."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,15 @@ def load_head(
     classes: int,
     left_out: Collection[str] = (),
 ) -> str:
-    """Load the fitting parameters of a model's head into a head; return a text for the log.
+    """Load the parameters of a model's head into a head; return a text for the log.
 
-    Class centres are loaded class by class.
+    Class centres are loaded only for the classes in ``match``.  Other parameters are loaded if
+    their name and shape fit.
 
     Parameters
     ----------
     head
-        Initialised head.
+        Initialised head of the run.
     stored
         Parameters of the head of the model, by name.
     match

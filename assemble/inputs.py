@@ -96,8 +96,8 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
     Raises
     ------
     ValueError
-        If an input is invalid, or if the configuration has problems.  One message then lists all
-        problems.
+        If an input is invalid, or if the configuration breaks rules.  If it breaks several rules,
+        one message lists all of them.
     OSError
         If a file cannot be read.
     """
@@ -118,7 +118,7 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
         )
         images = epoch_images(records, data.batch_size, comm.size, data.images_per_person)
         num_classes, image_size = records.num_classes, records.image_size
-    # For a graph, check_start checks the image size.
+    # If the net is an imported graph, check_start checks the image size.
     if config.net.name != GRAPH_NET:
         check_image_size(config.net.name, image_size)
     memory = check_memory(
@@ -176,7 +176,8 @@ def check_start(
 ) -> None:
     """Raise ValueError if the initial weights or learning rate factors do not fit net and data.
 
-    ``image_size`` is (height, width) in pixels; ``classes`` is the record of the classes.
+    ``image_size`` is (height, width) in pixels.  ``classes`` is the record of the classes of the
+    training data (pipeline/records/class_record.py).
     """
     if pretrained:
         pretrained.require_image_size(image_size)
@@ -185,7 +186,7 @@ def check_start(
         find_match(config.train.class_centres, classes, pretrained.classes, rows, per_class)
     if not (pretrained or config.optim.lr_factors):
         return
-    net = build_net(config.net.name, image_size, **config.net.options)  # without values
+    net = build_net(config.net.name, image_size, **config.net.options)  # not initialised
     if pretrained:
         pretrained.require_fit(net)
     if problem := check_lr_factors(net._collect_params_with_prefix(), config.optim.lr_factors):

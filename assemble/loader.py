@@ -52,9 +52,14 @@ def make_loader(
 
     Parameters
     ----------
-    config, inputs, run, comm
-        Configuration of the run, its inputs, the run with its current position, and communication
-        with the other ranks.
+    config
+        Configuration of the run.
+    inputs
+        Inputs of the run on this rank.
+    run
+        The run with its current position.
+    comm
+        Communication with the other ranks.
     threads
         Number of decoder threads to use if ``data.threads`` is 0.
     """

@@ -85,9 +85,10 @@ def make_optimizer(config: Config, parameters: Parameters) -> mx.optimizer.Optim
 
 
 def make_shard_trainer(config: Config, parameters: Parameters) -> mx.gluon.Trainer | None:
-    """Return the trainer of the class centres of this rank; None if all class centres are frozen.
+    """Return a trainer for the class centres of this rank; None if they need no own trainer.
 
-    The trainer exchanges nothing with the other ranks.
+    They need none if the head is not sharded, if they are frozen, or if the head updates them
+    itself.  The trainer exchanges nothing with the other ranks.
     """
     if all(parameter.grad_req == "null" for parameter in parameters.values()):
         return None
@@ -99,7 +100,7 @@ def make_blocks(
 ) -> tuple[gluon.HybridBlock, gluon.HybridBlock, list[str]]:
     """Build net and head, initialise both on the device, and hybridize both with static memory.
 
-    Return net, head, and notices for the log about frozen and slower layers.
+    Return net, head, and notices for the log about frozen layers and learning rate factors.
     """
     net, notices = make_net(config, inputs.image_size)
     step = {"momentum": config.optim.momentum, "weight_decay": config.optim.weight_decay}
@@ -198,7 +199,7 @@ def restore(
     Raises
     ------
     ValueError
-        If the run neither resumes nor has read its pretrained model.
+        If ``train.pretrained`` is set, but the run has no checkpoint and the model was not read.
     CheckpointError
         If the weights of the checkpoint do not fit, or if a shard is missing or damaged.
     """

@@ -84,7 +84,7 @@ class Pretrained:
         for name in sorted({*own, *self.shapes}):
             expected, found = own.get(name), self.shapes.get(name)
             if expected != found:
-                wanted = f"must have shape {tuple(expected)}" if expected else "is no weight of it"
+                wanted = f"must have shape {tuple(expected)}" if expected else "is not in the net"
                 got = f"shape {tuple(found)}" if found else "no such weight"
                 raise InterchangeError(
                     f"{self.source}: does not fit {_listing(self.net)}: {name!r} {wanted}, got "
@@ -93,7 +93,9 @@ class Pretrained:
 
 
 def open_pretrained(config: Config, comm: Comm) -> tuple[Config, Pretrained | None]:
-    """Read the model that ``train.pretrained`` names; all ranks get its facts, rank 0 its weights.
+    """Read the model that ``train.pretrained`` names; only rank 0 gets its weights.
+
+    The other ranks get its net settings and the names and shapes of its weights.
 
     Outputs
     -------
@@ -186,7 +188,7 @@ def _has_same_weights(model: Pretrained, net: Choice, changed: Mapping[str, Any]
     """
     if not all(type(value) in (int, float) for value in changed.values()):
         return False
-    built = build_net(net.name, model.image_size, **net.options)  # without values
+    built = build_net(net.name, model.image_size, **net.options)  # not initialised
     own = {name: list(p.shape) for name, p in built._collect_params_with_prefix().items()}
     return own == dict(model.shapes)
 
@@ -235,9 +237,9 @@ def _is_name_of(name: str, model: Pretrained) -> bool:
 
 
 def _values_of_name(name: str, model: Pretrained) -> dict[str, Any]:
-    """Return the settings that a name of the net has by default and the model's name has not.
+    """Return the defaults by which an alias differs from the name of the net in the model.
 
-    For a mobilenet_v1 and the name m05, for example, this is the width 0.5.
+    For a model with the net mobilenet_v1 and the name m05, for example, this is the width 0.5.
     """
     own = str(model.net["name"])
     if not name or not _is_name_of(name, model) or NETS.get(name) is NETS.get(own):

@@ -11,7 +11,7 @@ from launch.config.paths import expand_home, is_url
 from pipeline.records.remote import copy_records
 
 HEAD_START_S = 0.5
-"""Seconds that the other ranks of a host wait before they look for the copies."""
+"""Seconds by which local rank 0 of a host starts copying before the other ranks of the host."""
 
 
 def local_records(
@@ -33,8 +33,8 @@ def local_records(
     RecordError
         If a set cannot be copied.
     """
-    # Horovod: the first rank to call copy_records copies.  Local rank 0 gets a head start, because
-    # the launcher shows the progress of local rank 0.
+    # Horovod: on each host, the first rank that calls copy_records copies.  The other ranks call it
+    # later than local rank 0, because the launcher shows the progress of local rank 0.
     if local_rank > 0 and any(map(is_url, records)):
         time.sleep(HEAD_START_S)
     paths: list[str] = []

@@ -22,7 +22,7 @@ MIN_BATCH_SIZE = 2
 
 
 def read_config(argv: Sequence[str]) -> Config | str:
-    """Return the configuration that a command line describes, or the text of `--help`.
+    """Return the configuration that a command line describes, or a requested text such as the help.
 
     Raises
     ------

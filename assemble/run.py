@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> Run:
-    """Start or resume the run that the configuration describes; all ranks return equal values.
+    """Start or resume the run that the configuration describes; all ranks return the same run.
 
     Rank 0 chooses and locks the run folder.  The lock is released when ``at_end`` is closed.
     """
@@ -124,8 +124,8 @@ def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
 def count_run_images(config: Config, epoch_images: int, global_batch_size: int) -> int:
     """Return the number of images after which the run ends.
 
-    This number is the lowest of the limits train.epochs, train.max_images and train.max_steps; 0
-    means that none of these limits is set.
+    This is the lowest of the limits train.epochs, train.max_images and train.max_steps, converted
+    to images.  At least one of them must be set, that is, above 0.
     """
     train = config.train
     ends = [train.epochs * epoch_images, train.max_images, train.max_steps * global_batch_size]
@@ -216,7 +216,8 @@ class Checkpointer:
     def save(self) -> None:
         """Write a periodic checkpoint; raise CheckpointError if writing fails.
 
-        With a distributed head, all ranks call this method together; with other heads, only rank 0.
+        If the head is distributed over the ranks, all ranks call this method together; else only
+        rank 0 calls it.
         """
         self._save(self._run.folder / "checkpoints", self._keep)
         if self._comm.rank == 0:
@@ -224,7 +225,11 @@ class Checkpointer:
             best_checkpoint.keep_only(best, self._run.history.best_step)
 
     def save_best(self) -> None:
-        """Write a best checkpoint as `save` does; the next `save` removes earlier best ones."""
+        """Write the checkpoint of the best verification; raise CheckpointError if writing fails.
+
+        The next `save` removes earlier best checkpoints.  The ranks call this method as they call
+        `save`.
+        """
         self._save(self._run.folder / best_checkpoint.FOLDER, sys.maxsize)
 
     def _save(self, folder: Path, keep: int) -> None:

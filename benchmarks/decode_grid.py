@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure the speed of each decode mode on this machine:  python benchmarks/decode_grid.py
 
-The benchmark times each mode of ``data.decode`` with several thread counts and batch sizes, for a
-few seconds each.  The timed work begins with JPEG bytes in memory and ends with mirrored,
-normalised float32 NCHW arrays on the GPU.  Without a GPU the benchmark times only the modes ``cpu``
-and ``native``, whose arrays stay in CPU memory.  Then the fastest mode and Gluon's DataLoader with
-OpenCV read the same record set alternately, for about a second at a time.  The DataLoader's arrays
-always stay in CPU memory.
+The decode modes are the values of the setting ``data.decode``.  The benchmark times each mode with
+several thread counts and batch sizes, for at most 4 seconds per combination.  The timed work begins
+with JPEG bytes in memory and ends with mirrored, normalised float32 NCHW arrays on the GPU.  On a
+machine without a GPU, the benchmark times only the modes ``cpu`` and ``native``, and the arrays
+stay in CPU memory.  Then the fastest mode and Gluon's DataLoader with OpenCV read the same record
+set alternately, for about a second at a time.  The DataLoader's arrays always stay in CPU memory.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ def main() -> int:
         rows, left_out = grid(records, cells, device_id=device_id, seconds=seconds / 2)
         if not rows:
             print("decode_grid: no decode mode works on this machine", file=sys.stderr)
+            for sentence in left_out:
+                print(f"left out: {sentence}", file=sys.stderr)
             return 1
         width = max(len(row["name"]) for row in rows)
         print("\n" + "\n".join(report.table(rows, width, COLUMNS)))
@@ -112,7 +114,8 @@ def parse_arguments() -> argparse.Namespace:
         "--threads",
         type=int,
         nargs="+",
-        help="numbers of decoder threads to measure (default: 1 2 4 8 16, up to the cores)",
+        help="numbers of decoder threads to measure (default: those of 1 2 4 8 16 that are at most "
+        "the number of CPU cores)",
     )
     parser.add_argument(
         "--rounds",
@@ -217,11 +220,13 @@ def group(
 
     Parameters
     ----------
+    records
+        Folder of the record set.
     image_rec
-        Path of a .rec with the images of ``records``, in a temporary folder.  Its .idx lists only
-        image records.
+        Path of a .rec with the images of the record set, in a temporary folder.  The .idx beside
+        the .rec lists only image records.
     best
-        Result row of our fastest decode mode, as `grid` returns it.
+        Result row of our fastest decode mode, one of the rows that `grid` returns.
     batch
         Images per batch of each DataLoader.
     """

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time the embedding of images:  python benchmarks/embedding_rate.py
 
-A step turns uint8 RGB pixels in memory into embeddings of unit length.  The row ``ours`` is
-`interchange.load_embedder`; the row ``ours mxnet`` is the same network in MXNet.  The row
-``onnxruntime`` runs the exported ONNX file in ONNX Runtime with its default settings.  The row
-``gluonfr`` runs GluonFR's own MobileFaceNet; GluonFR has no IResNet.
+A step turns uint8 RGB pixels in memory into embeddings of unit length.  The row ``ours`` uses
+`interchange.load_embedder` with its default options: ONNX Runtime computes the network.  In the row
+``ours mxnet``, MXNet computes the same network.  The row ``onnxruntime`` runs the exported ONNX
+file in ONNX Runtime with the default settings of ONNX Runtime.  The row ``gluonfr`` runs GluonFR's
+own MobileFaceNet; GluonFR has no IResNet.
 """
 
 from __future__ import annotations
@@ -36,10 +37,13 @@ def main() -> int:
         type=int,
         nargs="+",
         default=[1, 64],
-        help="images per call to measure (default: 1 64)",
+        help="numbers of images per call (default: 1 64)",
     )
     parser.add_argument(
-        "--width", type=float, default=1.0, help="width of our MobileFaceNet (default: 1.0)"
+        "--width",
+        type=float,
+        default=1.0,
+        help="width multiplier of our MobileFaceNet (default: 1.0)",
     )
     arguments = parser.parse_args()
     nets = arguments.nets[:1] if arguments.quick else arguments.nets
@@ -48,7 +52,7 @@ def main() -> int:
 
 
 def group(net: str, batch: int, width: float) -> list[Candidate]:
-    """Return the implementations of one network's embedding to compare, as candidates."""
+    """Return a `Candidate` for each implementation that embeds images with one network."""
     options: dict[str, Any] = {"embedding_size": EMBEDDING_SIZES.get(net, DEFAULT_EMBEDDING_SIZE)}
     if net == "mobilefacenet":
         options["width"] = width

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time the evaluation protocols:  python benchmarks/evaluation_speed.py
 
-The benchmark prints three groups of results, each with the data sizes of a public protocol.  In
-each group it also times the limit, which is the part of the work that no implementation can avoid:
+The benchmark prints three groups of results.  The data sizes of each group are those of a public
+protocol.  Each group has an upper bound of the speed, the row ``limit ...``, which times only the
+part of the work that no implementation can avoid:
 
 search     1,000 probes and 1,000,000 distractors in a file; limit: the matrix product alone
 templates  469,376 embeddings summed into 23,124 templates; limit: reading the embeddings once
-pairs      15,658,489 pairs of templates; limit: NumPy's gather and product
+pairs      15,658,489 pairs of templates; limit: gather and product in NumPy
 
-The column ``of limit ...`` is the time of the limit divided by the time of the result.  The
+The column ``of limit ...`` shows the time of the limit divided by the time of the row.  The
 distractors need 2 GB in the temporary folder.
 """
 
@@ -29,7 +30,7 @@ MODULE = "benchmarks.steps.evaluation_steps"
 FILE_ROWS = 50_000
 PRODUCT, READING, GATHER = "limit matrix product", "limit reading", "limit gather and product"
 QUICK_PART = 20
-"""Part of the distractors, of the images and of the pairs that ``--quick`` uses: one in 20."""
+"""With ``--quick``, the benchmark uses one in 20 of the distractors, images and pairs."""
 
 
 def main() -> int:
@@ -56,7 +57,8 @@ def main() -> int:
         if (value := getattr(arguments, name)) < 1:
             option = name.replace("_", "-")
             print(
-                f"evaluation_speed: --{option}: must be 1 or more, got {value}; omit the option",
+                f"evaluation_speed: --{option}: must be 1 or more, got {value}; omit the option "
+                "to use its default",
                 file=sys.stderr,
             )
             return 2
@@ -84,7 +86,7 @@ def write_rows(path: Path, count: int, size: int) -> None:
 
 
 def groups(arguments: argparse.Namespace, path: Path) -> list[list[Candidate]]:
-    """Return the rows of each group: ours and their upper bound."""
+    """Return `Candidate` objects in three groups, each with our code and its upper bound."""
 
     def row(name: str, kind: str, **settings: object) -> Candidate:
         return Candidate(name, MODULE, {"kind": kind, "size": arguments.embedding_size, **settings})

@@ -7,8 +7,8 @@ A simulated device takes a batch, sleeps for the duration of a training step, an
 batch.  A bisection finds the feed rate: the highest images/s at which the device spends less than
 3 % of its time waiting for batches.  The benchmark also measures the loader's own rate: the
 images/s when batches are taken without a pause.  During all measurements, matrix products keep
-``--load`` cores busy, as the CPU work of training would.  Loaders without worker processes are not
-measured: they prepare a batch only when it is requested, so a device would always wait for them.
+``--load`` cores busy, as the CPU work of training would.  DataLoaders with 0 workers are not
+measured: they prepare a batch only when it is requested, so a device would wait for every batch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from benchmarks.harness.process import CORES, Candidate, WorkerError
 from benchmarks.harness.timing import Result, quartiles
 from launch.config.paths import home_path
 
-# A measurement of the own rate takes a multiple of 16 batches, because loaders decode in groups.
+# A measurement of the loader's own rate takes a multiple of 16 batches, because loaders decode
+# several batches at a time.
 GROUP_BATCHES = 16
 TRIAL_S, QUICK_TRIAL_S = 1.0, 0.4
 QUICK_PRECISION_FRACTION = 0.05
@@ -49,9 +50,9 @@ MIN_TRIAL_BATCHES = 3
 OWN_RATE_FRACTION = 0.3
 SECONDS, QUICK_SECONDS = 560.0, 34.0
 MIN_ROUNDS, QUICK_ROUNDS = 3, 1
-TURNS_FRACTION = 0.65  # Fraction of the time limit for measurements; the rest is for start-up.
+TURNS_FRACTION = 0.65  # Fraction of the time limit that is left for measurements after start-up.
 ROW_TRIALS = 25
-# If the feed rate exceeds the own rate by a larger factor, the machine's speed has changed.
+# A feed rate above the loader's own rate times this factor shows that the machine's speed changed.
 MAX_FEED_RATIO = 1.03
 UNFED_KINDS = ("transforms", "synthetic", "raw", "dali", "native", "convert")
 SLOW_KINDS = ("random-dali", "window", "blocks", "cache", "ffcv")
@@ -71,10 +72,10 @@ COLUMNS = (
 )
 LEGEND = (
     "images/s: median over the rounds of the highest rate at which a loader can feed a device. "
-    "own rate: rate of the loader without pauses between batches. waiting: fraction of its time in "
-    "which the device waits for batches. cut short: number of searches for the feed rate that "
-    "reached their time limit. speed-up of ours: images/s of the first row divided by images/s of "
-    "this row."
+    "own rate: rate of the loader without pauses between batches. waiting: fraction of the "
+    "device's time that it spends waiting for batches. cut short: number of searches for the feed "
+    "rate that reached their time limit. speed-up of ours: images/s of the first row divided by "
+    "images/s of this row."
 )
 # Python program that keeps one core busy with matrix products until its parent process ends.
 BUSY_SCRIPT = """
@@ -270,7 +271,8 @@ class FeedResult(Result):
         """
         start = time.monotonic()
         own, trials = [self._measure_own()], list[Trial]()
-        # The first guess assumes that batches arrive at the loader's own rate.
+        # In the first round, the guess assumes that batches arrive at the loader's own rate.  Later
+        # rounds use the results of the earlier ones.
         ratio = 1 - MAX_WAITING_FRACTION
         if self.best:
             pairs = zip(self.best, self.own, strict=True)

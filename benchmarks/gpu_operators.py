@@ -4,9 +4,9 @@
 The benchmark needs an NVIDIA GPU, CuPy and nvcc, but not MXNet.  First it compares every operator
 with its definition, computed in NumPy with float64.  Then it times a margin softmax: forward,
 backward and the update of the class centres.  The baselines are a CuPy version that stores the
-matrix of logits, and the matrix products alone.  PReLU and batch normalisation are compared with
-the copy of an array.  Each implementation runs once per round; the table shows the median, minimum
-and maximum over ``--repeat`` rounds.
+matrix of logits, and the matrix products alone.  Last, the benchmark times PReLU and batch
+normalisation; the baseline is the copy of an array.  Each implementation runs once per round; the
+table shows the median, minimum and maximum over ``--repeat`` rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-# An environment with CuPy may not have this project installed.
+# This project may not be installed in the environment with CuPy, so import it from the checkout.
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 

@@ -55,7 +55,7 @@ def main() -> int:
 def candidate(name: str, size: dict[str, int], group: str) -> Candidate:
     """Return the `Candidate` for one loss.
 
-    Every group has a row for ArcFace, so the name of that row contains ``group``.
+    Every group has a row for ArcFace.  To distinguish these rows, their names contain ``group``.
     """
     label = f"C={size['num_classes']} d={size['embedding_size']} B={size['batch']}"
     settings = {"what": "loss", "name": name, "options": {}, **size}

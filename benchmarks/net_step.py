@@ -2,9 +2,10 @@
 """Time a training step of every network:  python benchmarks/net_step.py
 
 A step is forward, backward and update of a network on a fixed random batch; the loss is a weighted
-sum of the embeddings.  The rows ``gluoncv2`` train the trunk as gluoncv2 builds it, except that the
-first stride and the embedding layers are those of our network.  gluoncv2's GhostNet runs without
-oneDNN, because oneDNN refuses to concatenate the channels of GhostNet.
+sum of the embeddings.  The rows ``gluoncv2`` train a network whose trunk (the layers before the
+embedding layers) comes from gluoncv2.  The embedding layers, and the stride of the first
+convolution, are those of our network.  gluoncv2's GhostNet runs without oneDNN, because oneDNN
+refuses to concatenate the channels of GhostNet.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from nets import ALIASES, NETS
 MODULE = "benchmarks.steps.net_steps"
 WITHOUT_ONEDNN = {"MXNET_MKLDNN_ENABLED": "0"}
 STOCK_NETS = "dpn68 dpn107 dpn131 inception_resnet_v2 ghostnet mobilenet_v3 efficientnet_b0".split()
-"""Networks whose trunk gluoncv2 builds under a name."""
+"""Networks whose trunk gluoncv2 also has."""
 BATCH_IMAGES = 16
 SECONDS = 2400.0
 

@@ -7,8 +7,8 @@ images.  An image holds 16 zero bytes, to keep the .rec small.  Processes open e
 run_train.py does: the first process parses the index and caches it; the later processes map the
 cached index into memory.  Each process works like a rank: it computes in which order two epochs
 read the images, and looks up every image in the index.  All processes must compute the same order.
-A last process writes the index that the window reader needs.  ``--open`` also measures an existing
-set.
+A last process writes the .idx file that a run with data.reader=window needs.  ``--open`` also
+measures an existing set.
 
 The stated memory is the growth of a process since its imports.  As in a run, malloc does not return
 freed memory to the system (launch/ranks/malloc.py).  "resident" is the resident memory in the

@@ -50,7 +50,7 @@ LEGEND = (
     "rank: the same for the rank with the most memory. KiB sent: over TCP, per step and rank. KiB "
     "passed: arrays passed to Horovod, per step and rank; with C=1000: the same with 1,000 "
     "classes. x ours: time of this row divided by the time of the first row whose name begins with "
-    "'ours'; x ours, CPU: likewise."
+    "'ours'; x ours, CPU: the same ratio of the CPU ms."
 )
 
 
@@ -83,14 +83,15 @@ def main() -> int:
         type=float,
         nargs="+",
         default=[1.0, 0.1],
-        help="sampling rates; the output has a table for each rate (default: 1.0 0.1)",
+        help="sampling rates (fractions of the classes that a step uses); the output has a table "
+        "for each rate (default: 1.0 0.1)",
     )
     parser.add_argument(
         "--margin",
         choices=sorted(MARGINS),
         default="cosface",
-        help="head; InsightFace's code is faster with cosface, which its configurations for "
-        "WebFace use (default: cosface)",
+        help="margin of the head; InsightFace's code is faster with cosface, which its "
+        "configurations for WebFace use (default: cosface)",
     )
     arguments = parser.parse_args()
     if problem := find_problem(arguments):
@@ -112,11 +113,14 @@ def find_problem(arguments: argparse.Namespace) -> str:
     for option in ("classes", "embedding_size", "batch"):
         value = getattr(arguments, option)
         if value < 1:
-            return f"--{option.replace('_', '-')}: must be 1 or more, got {value}; 128 is possible"
+            return (
+                f"--{option.replace('_', '-')}: must be 1 or more, got {value}; use 128, for "
+                "example"
+            )
     if bad := [n for n in arguments.ranks if n < 1]:
-        return f"--ranks: must be 1 or more, got {bad[0]}; 2 is usual"
+        return f"--ranks: must be 1 or more, got {bad[0]}; use 2, for example"
     if bad := [rate for rate in arguments.rates if not 0 < rate <= 1]:
-        return f"--rates: must be above 0 and at most 1, got {bad[0]:g}; 0.1 is usual"
+        return f"--rates: must be above 0 and at most 1, got {bad[0]:g}; use 0.1, for example"
     folder = arguments.insightface
     if folder and not (folder / "partial_fc_v2.py").is_file():
         return (

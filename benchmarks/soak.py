@@ -5,8 +5,8 @@ The benchmark loads batches without a pause and samples resident memory, file de
 threads.  Then it starts loaders and stops them at random moments.  The first sixth of the loading
 is a warm-up.  The exit status is 1 if, after the warm-up, resident memory changes by more than 2 %
 or the number of descriptors or threads grows, or if a stopped loader leaves descriptors, threads or
-cache files.
-Several kinds of loaders run one after the other, each in its own process and for ``--minutes``.
+cache files.  If ``--kind`` names several kinds of loaders, they run one after the other, each in
+its own process and for ``--minutes`` minutes.
 """
 
 from __future__ import annotations
@@ -228,10 +228,11 @@ def stop_loaders(start: Callable[[], Iterator[Any]], count: int) -> dict[str, An
         loader.close()  # type: ignore[attr-defined]
         slowest = max(slowest, time.monotonic() - begin)
         if not number:
-            # Libraries open some files only once, while the first loader runs.
+            # Libraries open some files only once, while the first loader runs.  So count the
+            # resources after the first loader.
             before = _resource_counts()
     assert before is not None
-    # A thread that has ended remains in /proc for a moment.
+    # A thread that has ended remains in /proc for a moment, so count the resources repeatedly.
     after, end = _resource_counts(), time.monotonic() + RELEASE_TIMEOUT_S
     while time.monotonic() < end and any(after[what] > before[what] for what in before):
         time.sleep(0.05)

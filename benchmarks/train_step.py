@@ -47,7 +47,10 @@ def main() -> int:
         "--classes", type=int, default=10_000, help="number of classes of the head (default: 10000)"
     )
     parser.add_argument(
-        "--width", type=float, default=1.0, help="width of MobileFaceNet (default: 1.0)"
+        "--width",
+        type=float,
+        default=1.0,
+        help="width multiplier of MobileFaceNet (default: 1.0)",
     )
     parser.add_argument(
         "--profile",
@@ -75,7 +78,7 @@ def main() -> int:
 
 
 def group(net: str, batch: int, num_classes: int, width: float) -> list[Candidate]:
-    """Return `Candidate` objects that train one network: ours, and GluonFR's and PyTorch's."""
+    """Return `Candidate` objects that train one network with our code, GluonFR and PyTorch."""
     options: dict[str, Any] = {"embedding_size": EMBEDDING_SIZES.get(net, DEFAULT_EMBEDDING_SIZE)}
     if net == "mobilefacenet":
         options["width"] = width

@@ -3,7 +3,8 @@
 
 Usage: ``lock_for.py 3.10 requirements/cpu.txt``.  pip can install packages for another Python
 version, but always evaluates markers (``; python_version < "3.11"``) for the Python that runs pip.
-This script evaluates the markers for the other version.
+This script evaluates the markers for the other version, and omits the entries whose marker is
+false.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def entries(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def lock_for(version: str, text: str) -> str:
-    """Return the entries of a lock file for a Python version such as "3.10", without markers."""
+    """Return the lock entries that apply to a Python version such as "3.10", without markers."""
     environment = {"python_version": version, "python_full_version": f"{version}.0"}
     return "".join(
         f"{requirement}{hashes}\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line: verify and compare models, identify people, score templates, embed images.
+"""Command line: evaluate and compare trained models, identify people, embed images, plot results.
 
 python -m evaluation verify --model MODEL --sets A.bin [B.bin | FOLDER ...]
 python -m evaluation compare --base MODEL --model MODEL --sets A.bin [B.bin | FOLDER ...]
@@ -41,7 +41,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return exit code 0, or 2 after an error message on stderr."""
+    """Run the command line; return the exit code: 0, or 2 after an error message on stderr."""
     options = build_parser().parse_args(arguments)
     return run_command(lambda: COMMANDS[options.command].run(options))
 

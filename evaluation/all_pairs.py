@@ -18,10 +18,13 @@ from evaluation.row_sources import ArrayRows
 from evaluation.score_statistics import HighestScores, score_blocks
 
 UNKNOWN_PERSON = -1
-"""Number of a person who is not known."""
+"""ID that stands for every person who is not known."""
 BLOCK_ROWS = 2048
 MAX_SCORES = 1 << 26
-"""Largest number of genuine scores, and of the highest impostor scores, in memory: 256 MiB each."""
+"""Upper bound of the number of genuine scores that are kept, and of impostor scores.
+
+This many float32 scores occupy 256 MiB.
+"""
 
 
 class AllPairsError(ValueError):
@@ -40,8 +43,8 @@ def evaluate_all_pairs(
 
     Inputs
     ------
-    embeddings (N, E) float32 of unit length; people (N,) int, the number of each embedding's
-    person, or UNKNOWN_PERSON.
+    embeddings (N, E) float32 of unit length; people (N,) int, the ID of each embedding's person, or
+    UNKNOWN_PERSON.
 
     Outputs
     -------
@@ -85,21 +88,25 @@ def _check_counts(where: str, genuine: int, impostors: int, fars: Sequence[float
     if not genuine or not impostors:
         raise AllPairsError(
             f"{where}: there must be pairs of one person and pairs of two people, got {genuine} "
-            f"and {impostors}; name the people of more images"
+            f"of one person and {impostors} of two people; name the people of more images"
         )
     needed = max(highest_needed(fars, impostors), genuine)
     if needed > MAX_SCORES:
         raise AllPairsError(
-            f"{where}: at most {MAX_SCORES} scores can be kept, got {genuine} genuine pairs and "
-            f"{highest_needed(fars, impostors)} false accepts at FAR {max(fars):g}; ask for lower "
-            "rates with --fars, or use fewer images per person"
+            f"{where}: at most {MAX_SCORES} genuine scores and {MAX_SCORES} impostor scores can be "
+            f"kept, got {genuine} genuine scores, and {highest_needed(fars, impostors)} impostor "
+            f"scores for FAR {max(fars):g}; ask for lower rates with --fars, or use fewer images "
+            "per person"
         )
 
 
 def _score_rows(
     ordered: np.ndarray, ends: np.ndarray, start: int, highest: HighestScores
 ) -> list[np.ndarray]:
-    """Score a block of rows against all rows from `start`; return the scores of genuine pairs."""
+    """Score a block of rows against all rows from row `start` on; return the genuine scores.
+
+    The impostor scores are added to `highest`.
+    """
     stop = min(start + BLOCK_ROWS, len(ends))
     genuine: list[np.ndarray] = []
     later = ArrayRows(ordered[start:], "embeddings")

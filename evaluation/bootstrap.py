@@ -7,8 +7,9 @@ was drawn.  A pair of two people is weighted by the product of both numbers.  Bo
 scored on the same resamples.
 
 The weights of pairs of two people vary more than those of pairs of one person, which widens the
-interval.  In simulated sets (tests/evaluation/test_coverage.py) a 95 % interval contains the true
-difference in 98 % of the sets with 67 people, and in 91 % of the sets with 20 people.
+interval.  With few people the resamples vary too little, which narrows the interval.  In simulated
+sets (tests/evaluation/test_coverage.py) a 95 % interval contains the true difference in 98 % of the
+sets with 67 people, but only in 91 % of the sets with 20 people.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def find_correct_pairs(
 ) -> np.ndarray:
     """Classify P pairs of embeddings (2 P, E); return True for each correct decision, (P,) bool.
 
-    The pairs of a fold are classified with the threshold that
-    `evaluation.verification.fold_accuracies` selects for it.
+    Each fold is classified with the threshold that `evaluation.verification.fold_accuracies`
+    selects for that fold.
     """
     return classify_pairs(pair_distances(embeddings), issame, nfolds)
 
@@ -60,7 +61,7 @@ def paired_difference(
         Bool arrays (P,), True for each pair that the network classifies correctly: ``base`` for the
         baseline, ``other`` for the network compared with it.
     people
-        Number of each image's person, (2 P,), see `evaluation.people.find_people`.
+        Index of each image's person, from 0, (2 P,) int, see `evaluation.people.find_people`.
     draws
         Number of bootstrap resamples.
     seed

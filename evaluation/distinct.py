@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the distinct images of a verification set, in which an image is often in several pairs."""
+"""Find the distinct images of a verification set: often an image is in several pairs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def find_distinct(images: Sequence[Image]) -> tuple[list[int], np.ndarray]:
     first
         Index of the first occurrence of each of the D distinct images, in ascending order.
     numbers
-        For each image, the number of the equal distinct image, from 0 to D - 1, int
-        (len(images),): ``images[first[numbers[i]]]`` equals ``images[i]``.
+        For each image, the position in ``first`` of the equal distinct image, int (len(images),):
+        ``images[first[numbers[i]]]`` equals ``images[i]``.
     """
     found: dict[Hashable, int] = {}
     first: list[int] = []

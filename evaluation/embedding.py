@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compute the embeddings of images and of their mirror images, and the sums of both."""
+"""Compute the embeddings of images and of their mirror images, and the sum for each image."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def embed(
     cut_off: CutOff | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embed each image and its mirror image; return the sum of the two embeddings.
+    """Embed each image and its mirror image; return the sums of the two embeddings, and norms.
 
     The parameters and errors are those of `embed_flipped`.
 
@@ -174,8 +174,9 @@ def embed_flipped(
             good = _decode_batch(
                 images, batch_indices, pixels, where=where, strict=strict, cut_off=cut_off
             )
-            # uint8 pixels are a quarter of the bytes of float32, so convert on the device, after
-            # the transfer.  mx.nd.array copies `pixels`, so the next batch may overwrite `pixels`.
+            # uint8 pixels have a quarter of the bytes of float32 pixels, so convert on the device,
+            # after the transfer.  mx.nd.array copies `pixels`, so the next batch may overwrite
+            # `pixels`.
             batch = mx.nd.array(pixels, ctx=ctx, dtype="uint8").astype("float32")  # (B, H, W, 3)
             batch = (batch.transpose((0, 3, 1, 2)) - mean) / std  # (B, 3, H, W)
             queued = net(batch), net(mx.nd.flip(batch, axis=3)), good

@@ -24,7 +24,8 @@ from evaluation.row_sources import ArrayRows, FileRows, RowError, RowSource
 SUFFIXES = (".npz", ".npy", ".bin")
 MAX_DIMENSIONS = 1 << 16
 LOCAL_HEADER = struct.Struct("<26xHH")
-"""Header of a member in a zip file, which ends with the lengths of the name and of extra fields."""
+"""Local header of a member of a zip file; the last two numbers are the lengths of its name and of
+its extra fields, which follow the header."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class _Member:
 
 
 def is_embedding_file(path: str | os.PathLike[str]) -> bool:
-    """Return whether the suffix of a path is that of a file of embeddings."""
+    """Return whether the suffix of a path is one of SUFFIXES, those of files of embeddings."""
     return Path(path).suffix.lower() in SUFFIXES
 
 
@@ -147,7 +148,7 @@ def _find_member(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
 
 
 def _read_header(path: str, name: str, file: IO[bytes], size: int) -> _Member:
-    """Read the header of an array in NumPy's format; it and the values must have `size` bytes."""
+    """Read the header of an array in NumPy's format; header and values must have `size` bytes."""
     try:
         version = np.lib.format.read_magic(file)
         read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
@@ -190,7 +191,7 @@ def _rows(member: _Member, labels: np.ndarray | None) -> RowSource:
 
 
 def _load(member: _Member, kind: str) -> np.ndarray:
-    """Read an array into memory; its type must be text ("U") or floating-point numbers ("f")."""
+    """Read an array of text (`kind` "U") or of floating-point numbers (`kind` "f") into memory."""
     if member.dtype.kind != kind or (kind == "U" and len(member.shape) != 1):
         expected = "text of the shape (N,)" if kind == "U" else "floating-point numbers"
         raise _error(
@@ -213,8 +214,7 @@ def find_rows(
     """Find the embedding of each wanted image; return row numbers (len(wanted),).
 
     An image is found by the end of its path: the wanted name "Probe/1.jpg" finds the embedding
-    with the name "/data/Probe/1.jpg".  All wanted names must have the same number of parts.  In a
-    file without names, row i belongs to the wanted image i.
+    with the name "/data/Probe/1.jpg".  In a file without names, row i belongs to wanted image i.
 
     Parameters
     ----------
@@ -256,4 +256,6 @@ def find_rows(
 
 
 def _error(path: str, problem: str, got: str) -> RowError:
-    return RowError(f"{path}: {problem}, got {got}; compute the embeddings again")
+    return RowError(
+        f"{path}: {problem}, got {got}; name another file, or compute the embeddings again"
+    )

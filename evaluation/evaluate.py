@@ -116,8 +116,7 @@ def embed_sets(
     image_size
         Required (height, width) of the images in pixels.
     rank, size
-        Rank of this process and number of ranks.  The distinct images are numbered; image i is
-        embedded by rank i % size.
+        Rank of this process and number of ranks.  Rank i % size embeds distinct image i of a set.
     gather
         Allgather over the ranks: a function from the float32 array (n, columns) of this rank to the
         concatenated arrays of all ranks, (size * n, columns), rank 0 first.  None for one rank.
@@ -168,8 +167,9 @@ def embed_sets(
             rows = rows.transpose(1, 0, 2).reshape(size * n, columns)
         rows = rows[: len(first)]
         for number in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
-            # Decode the bad image again to raise its error.  Every rank holds all encoded images,
-            # so all ranks raise the same error here.
+            # Decode the image again; this raises an error for a bad image.  Every rank holds all
+            # encoded images, so all ranks raise the same error here.  If the image is good, the net
+            # has returned a value that is not finite, which `verify` refuses later.
             where = f"{pairs.path}: {name_image(first[number])}"
             decode_image(pairs.images[first[number]], image_size, where, cut_off)
         rows = rows[numbers]  # (2 P, 2 E)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Crop a face from an image by its five landmarks, as the IJB protocols list them."""
+"""Crop a face from an image by the five landmarks that the IJB protocols list."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def crop_face(
 ) -> np.ndarray | None:
     """Return the aligned face, uint8 (height, width, 3), or None if all landmarks are one point.
 
-    No face is rejected: the protocols score every listed face.
+    No other face is rejected, because the protocols score every listed face.
 
     Parameters
     ----------
     pixels
         Image, uint8 (H, W, 3).
     landmarks
-        Pixels (x, y) of both eyes, the nose and both corners of the mouth, (5, 2).
+        Coordinates (x, y), in pixels, of both eyes, the nose and both corners of the mouth, (5, 2).
     image_size
         (height, width) of the crop in pixels.
     """

@@ -32,9 +32,9 @@ class Groups(NamedTuple):
     names
         Names of the G groups, sorted.
     numbers
-        Number of each image's group, (2 P,) int.
+        Index in `names` of each image's group, (2 P,) int.
     people
-        Number of each image's person, (2 P,) int; None if NAME.people.txt does not exist.
+        Index of each image's person, (2 P,) int; None if NAME.people.txt does not exist.
     mixed
         The people whose images are in several groups: for each, the name of the person and the
         names of the groups.
@@ -130,7 +130,7 @@ def group_errors(
     groups: Groups,
     people: np.ndarray,
 ) -> dict[str, dict[str, Any]]:
-    """Return the errors of the pairs within each group at a common threshold, by group.
+    """Return the error rates of the pairs within each group, at one threshold for all groups.
 
     Parameters
     ----------
@@ -139,12 +139,13 @@ def group_errors(
     distances, issame
         Distance of each pair, and whether the pair shows one person, (P,) each.
     people
-        For each image of each pair, the number of its person or of its group of linked images,
+        For each image of each pair, the index of its person or of its group of linked images,
         (P, 2) int.
 
     Outputs
     -------
-    Result of `evaluation.threshold_transfer.errors_at` for each group with pairs.
+    Dict from the name of each group that contains a pair to the result of
+    `evaluation.threshold_transfer.errors_at`.
     """
     sides = groups.numbers.reshape(-1, 2)
     found = {}
@@ -163,7 +164,7 @@ def cross_group_rates(
     groups: Groups,
     embeddings: np.ndarray,
 ) -> dict[str, Any]:
-    """Return the false match rate of each pair of groups at a common threshold.
+    """Return the false match rate of each pair of groups, at one threshold for all groups.
 
     If the people are known, the rate is over all pairs of distinct images that show
     different people.  Otherwise the rate is over the different-person pairs of the set.
@@ -218,14 +219,14 @@ def _both_orders(counts: np.ndarray) -> np.ndarray:
 def count_matches(
     units: np.ndarray, groups: np.ndarray, people: np.ndarray, threshold: float, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Count the pairs of images of two people, and the accepted ones, for each pair of groups.
+    """Count the pairs of images that show two people, and those accepted, by pair of groups.
 
     Parameters
     ----------
     units
         Embeddings of length 1 of n images, (n, E) float32.
     groups, people
-        Numbers of the group and of the person of each image, (n,) int.
+        Index of each image's group, and of each image's person, (n,) int each.
     threshold
         Squared distance; a pair is accepted if its distance is smaller.
     count
@@ -240,7 +241,8 @@ def count_matches(
     for rows in _blocks(len(units)):
         differ = (people[rows, None] != people).astype(np.float32)
         accepted = (2 - 2 * (units[rows] @ units.T) < threshold) * differ
-        # Only the sums over the images of one row are in float32: these sums are exact.
+        # The products in float32 count at most n images, so they are exact for n up to 2^24.  The
+        # larger counts are in int64.
         totals += member[rows].T.astype(np.int64) @ (differ @ member).astype(np.int64)
         matches += member[rows].T.astype(np.int64) @ (accepted @ member).astype(np.int64)
     # Both orders of each pair were counted, so a diagonal cell counts each of its pairs twice.

@@ -23,11 +23,11 @@ from evaluation.score_statistics import CountsAtLeast, TopScores, score_blocks
 FPIRS = (0.01, 0.1)
 RANKS = (1, 5, 10)
 UNKNOWN_PERSON = -1
-"""Number of a person who is not in the gallery."""
+"""ID that stands for every person who is not in the gallery."""
 MAX_PROBES = 4096
 """Number of probes that are compared with the gallery at once."""
 MAX_MATES = 1 << 22
-"""Number of scores with mates that are in memory at once, unless one probe has more."""
+"""Largest number of scores of probes with their mates in memory; one probe alone may have more."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def rank_probes(
     Inputs
     ------
     probes (P, E) and gallery (G, E) float32 of unit length; probe_people (P,) and gallery_people
-    (G,) int, the number of each image's person, or UNKNOWN_PERSON.
+    (G,) int, the ID of each image's person, or UNKNOWN_PERSON.
     """
     sources: list[RowSource] = [ArrayRows(gallery, "gallery")]
     if distractors is not None and len(distractors):
@@ -102,7 +102,11 @@ def rank_probes(
 def _parts(
     probe_people: np.ndarray, gallery_people: np.ndarray
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """Yield the numbers of some probes, and for each of these the gallery rows of its person."""
+    """Yield the probes in parts: their indices, and for each probe the gallery rows of its person.
+
+    A part has at most MAX_PROBES probes.  A part of several probes has at most MAX_MATES gallery
+    rows.
+    """
     order = np.argsort(gallery_people, kind="stable")
     ordered = gallery_people[order]
     first = np.searchsorted(ordered, probe_people, side="left")
@@ -125,8 +129,8 @@ def _compare(
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Compare probes with all rows except their mates.
 
-    Return, for each limit of a probe, how many rows score at least the limit; and the highest score
-    of each probe.
+    ``limits`` has an array of scores for each probe.  Return how many rows have at least each of
+    these scores, as an array for each probe, and the highest score of each probe.
     """
     counts, best = CountsAtLeast(limits), TopScores(len(probes), 1)
     rows = np.repeat(np.arange(len(probes)), [len(m) for m in mates])
@@ -144,7 +148,14 @@ def _compare(
 
 
 def _average_precision(mates: np.ndarray, above: np.ndarray, wanted: bool) -> float:
-    """Return the average precision of a probe: the mean precision at the ranks of its mates."""
+    """Return the average precision of a probe: the mean precision at the ranks of its mates.
+
+    Return NaN if the average precision is not ``wanted``.
+
+    Inputs
+    ------
+    mates (M,), the scores of the mates; above (M,), how many other rows score at least as high.
+    """
     if not wanted:
         return float("nan")
     above = above[np.argsort(-mates, kind="stable")]
@@ -160,10 +171,10 @@ def summarize_ranking(
     Outputs
     -------
     ``mated_probes`` and ``unmated_probes``, the numbers of probes with and without mate;
-    ``rank_<k>``, the fraction of mated probes whose best mate has at most rank k, or None without
-    mated probes; ``threshold_at_fpir_<x>``, the lowest threshold that at most the fraction x of the
-    unmated probes exceeds with any score; ``tpir_at_fpir_<x>``, the true positive identification
-    rate: the fraction of mated probes whose best mate has rank 1 and a score above that threshold;
+    ``rank_<k>``, the fraction of mated probes whose best mate has rank k or better, or None without
+    mated probes; ``threshold_at_fpir_<x>``, the lowest threshold above which at most the fraction x
+    of the unmated probes has a score; ``tpir_at_fpir_<x>``, the true positive identification rate:
+    the fraction of mated probes whose best mate has rank 1 and a score above that threshold;
     ``mean_average_precision``, if it was computed.  The threshold and the TPIR are None if there
     are no mated probes, or fewer than 1 / x unmated probes.
     """

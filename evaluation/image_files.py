@@ -26,7 +26,7 @@ SUFFIXES = tuple(".jpg .jpeg .jpe .jp2 .png .bmp .dib .webp .tif .tiff .ppm .pgm
 HEADER_BYTES = 1 << 18
 MAX_FILE_BYTES = 1 << 28
 MAX_IMAGE_PIXELS = 1 << 26
-"""Largest number of pixels of an image that is resized: 64 Mi, three bytes each."""
+"""Largest number of pixels of an image that is decoded: 2^26, with three bytes each."""
 CONTACT_SHEET = "contact_sheet.png"
 """Name of a file that shows many images at once; folders of aligned faces contain one."""
 MAX_THREADS = 4
@@ -34,7 +34,7 @@ PREFETCHED_IMAGES = 128
 
 
 FitImage = Callable[[Path, np.ndarray], np.ndarray | str]
-"""Function that makes the image of a model from the path and the pixels of a photograph.
+"""Function from the path and the pixels of a photograph to the image that a model embeds.
 
 The pixels are upright RGB, uint8 (H, W, 3).  For an unsuitable photograph the function returns a
 text of the form "<what is wrong>, got <value>" instead.
@@ -121,7 +121,9 @@ def _raise(error: OSError) -> None:
 
 
 def check_sizes(paths: Sequence[Path], image_size: tuple[int, int]) -> None:
-    """Check the sizes of images, as far as the headers of their files state the sizes.
+    """Check the sizes that the headers of image files state.
+
+    The check skips files that cannot be read and headers that state no size.
 
     Parameters
     ----------
@@ -149,7 +151,7 @@ def _header_size(path: Path) -> tuple[int, int] | None:
         with path.open("rb") as file:
             return decoded_size(file.read(HEADER_BYTES))
     except OSError:
-        return None  # read_images reports this error later
+        return None  # read_image reports this error when it reads the file
 
 
 def _wrong_size(
@@ -271,7 +273,7 @@ def _read(
 
 
 class _UnreadableError(ValueError):
-    """A file is not an image; the message has the form "<what is wrong>, got <value>"."""
+    """A file cannot be used as an image; the message is "<what is wrong>, got <value>"."""
 
 
 def _read_bytes(path: Path) -> bytes:

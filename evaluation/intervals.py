@@ -42,7 +42,7 @@ def rate_interval(
     outcomes
         Outcome of each pair, such as "is classified correctly", (N,) bool.
     people
-        For each image of each pair, the number of its person or of its group of linked images,
+        For each image of each pair, the index of its person or of its group of linked images,
         (N, 2) int.
     corrected
         Whether to correct the interval for the number of people, see the notes.
@@ -53,15 +53,15 @@ def rate_interval(
     Notes
     -----
     The variance is never less than that of independent pairs.  The deviations are from the mean of
-    the same pairs, so the variance is too small by a fraction s.  To find s, square the fraction of
-    pairs that show a person, and add up the squares over all people.  The correction divides the
-    variance by 1 - s, and uses the quantile of Student's distribution with as many degrees of
-    freedom as people minus 1.
+    the same pairs, so the variance is too small by a fraction s.  To find s, compute for each
+    person the fraction of the pairs that show this person, and add up the squares of these
+    fractions.  The correction divides the variance by 1 - s, and takes the quantile from Student's
+    distribution; the degrees of freedom are the number of people minus 1.
 
     The selection of thresholds adds variance that the sum over pairs does not contain.  With K
     folds, the variance is therefore at least that of the mean of the folds' rates, and is
     multiplied by K / (K - 1).  The factor is empirical: `tools/interval_coverage.py --folds` shows
-    the coverage with it.
+    which fraction of simulated intervals contains the true accuracy.
     """
     outcomes = np.asarray(outcomes, np.float64)
     count = len(outcomes)
@@ -83,7 +83,7 @@ def rate_interval(
 
 
 def _shares(people: np.ndarray) -> tuple[float, int]:
-    """Return the sum over people of (fraction of pairs with the person)^2, and how many people."""
+    """Return the sum over people of (fraction of pairs with the person)^2, and their number."""
     first, second = np.asarray(people).T
     counts = np.bincount(np.concatenate([first, second[first != second]]))
     return float(np.sum((counts / len(first)) ** 2)), int(np.count_nonzero(counts))
@@ -116,7 +116,8 @@ def dyadic_variance(deviations: np.ndarray, people: np.ndarray) -> float:
     size = int(max(first.max(), second.max())) + 1
     sums = np.bincount(first, deviations, size)
     sums += np.bincount(second[both], deviations[both], size)
-    # The squares of `sums` count two pairs of the same two people twice.
+    # The product of two pairs that show the same two people is in the squared sums of both people,
+    # so subtract it once.
     low, high = np.minimum(first, second)[both], np.maximum(first, second)[both]
     _, numbers = np.unique(low.astype(np.int64) * size + high, return_inverse=True)
     twice = np.bincount(numbers, deviations[both])

@@ -40,13 +40,13 @@ def read_shape(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def read_feature(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read the one feature of a file; return (E,) float32.
+    """Read a file that holds one feature; return the feature, (E,) float32.
 
     Raises
     ------
     MatrixError
-        If the file cannot be read, is damaged, has more than one row and more than one column, or
-        has a value that is not finite.
+        If the file cannot be read or is damaged, if it holds more than one feature or a feature of
+        more than MAX_FEATURE_VALUES values, or if a value is not finite.
     """
     rows, columns = read_shape(path)
     if min(rows, columns) != 1 or rows * columns > MAX_FEATURE_VALUES:
@@ -60,8 +60,8 @@ def read_feature(path: str | os.PathLike[str]) -> np.ndarray:
 def write_feature(path: str | os.PathLike[str], feature: np.ndarray) -> None:
     """Write one feature (E,) to a file as MegaFace's programs expect it.
 
-    The function does not wait for the disk: a folder has up to a million such files, and a file
-    that a crash of the machine has emptied is refused by `read_feature`.
+    The function does not call fsync, which would be slow for the million files that a folder may
+    have.  After a crash of the machine a file may therefore be empty; `read_feature` refuses it.
     """
     _write(path, feature, len(feature), 1, sync=False)
 
@@ -100,4 +100,6 @@ def _parse_header(path: str | os.PathLike[str], header: bytes, file_bytes: int) 
 
 
 def _error(path: str | os.PathLike[str], problem: str, got: str) -> MatrixError:
-    return MatrixError(f"{os.fspath(path)}: {problem}, got {got}; write the features again")
+    return MatrixError(
+        f"{os.fspath(path)}: {problem}, got {got}; correct the path, or write the features again"
+    )

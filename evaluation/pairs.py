@@ -20,7 +20,7 @@ from regular_file import open_regular
 
 Image = bytes | np.ndarray
 MAX_HEADER_BYTES = 1 << 20
-"""Number of bytes at the start of an encoded image in which its size must stand."""
+"""The size of an encoded image must stand within this number of bytes from the image's start."""
 CutOff = Callable[[bytes | np.ndarray], bool]
 """Function that returns True if the data of an encoded image end before its last pixels.
 
@@ -165,7 +165,7 @@ def _check_structure(content: object) -> tuple[list[Image], np.ndarray]:
 
 
 def _check_issame(issame: object) -> np.ndarray:
-    """Check that ``issame`` is a list of P booleans; return it as a bool array of shape (P,)."""
+    """Check that ``issame`` is a list or array of P booleans, 0 or 1; return it as bool (P,)."""
     if isinstance(issame, np.ndarray):
         if issame.dtype.kind not in "biu" or issame.size != max(issame.shape, default=0):
             raise _StructureError(
@@ -203,7 +203,8 @@ def _check_encoding(image: object, index: int) -> Image:
         if image.ndim == 3 and image.shape[2] == 3:
             return image
     raise _StructureError(
-        f"{name_image(index)} is neither encoded bytes nor a uint8 array, got {describe(image)}"
+        f"{name_image(index)} is neither encoded bytes nor a uint8 array of RGB pixels, got "
+        f"{describe(image)}"
     )
 
 
@@ -246,7 +247,7 @@ def decode_image(
         pixels = image
     else:
         encoded = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
-        # Read the size first: an image of another size could need gigabytes to decode.
+        # Check the size first: to decode an image of another size could need gigabytes of memory.
         header = encoded[:MAX_HEADER_BYTES].tobytes()
         size = stored_size(header)
         if size is not None and not is_size(size, image_size):
@@ -315,7 +316,7 @@ def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
         for file in files:
             if file.stem in found:
                 raise PairsError(
-                    f"{file}: the set name {file.stem!r} is in use already, got "
+                    f"{file}: the set name {file.stem!r} is in use already, got the same name from "
                     f"{found[file.stem]}; rename one of the two files, or list the file only once"
                 )
             found[file.stem] = str(file)

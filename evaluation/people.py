@@ -40,7 +40,7 @@ def write_people(path: str | os.PathLike[str], names: Iterable[object]) -> None:
 class People(NamedTuple):
     """People or groups of the images of a verification set of P pairs.
 
-    ``numbers`` has the number of each image's person or group, (2 P,) int, from 0.  ``kind`` is
+    ``numbers`` has the index of each image's person or group, from 0, (2 P,) int.  ``kind`` is
     "people" if a file names the person of each image.  ``kind`` is "groups" if only links between
     images are known: one person may then be in several groups.
     """
@@ -66,7 +66,7 @@ def find_people(pairs: Pairs) -> People:
 
 
 def read_people(path: Path, issame: np.ndarray) -> np.ndarray:
-    """Read the person of each image of P pairs; return the number of each image's person, (2 P,).
+    """Read the person of each image of P pairs; return indices of the people, (2 P,) int.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def _read_lines(path: Path, count: int) -> Sequence[str]:
 
 
 def find_groups(pairs: Pairs) -> np.ndarray:
-    """Group the linked images of P pairs; return the number of each image's group, (2 P,) int.
+    """Group the linked images of P pairs; return the index of each image's group, (2 P,) int.
 
     Two images are linked if they are identical or form a same-person pair.  Images that are linked,
     directly or through a chain of images, are one group.  A person whose images are not all linked

@@ -7,15 +7,16 @@ import pickle
 from collections.abc import Iterator, Sequence
 
 ENCODE, LATIN1, FIRST_IMAGE = 0, 1, 2
-"""Numbers in the memo of the pickle: the function that makes bytes, its encoding, the images."""
+"""Indices in the memo of the pickle: of the function that makes bytes, of the name of its encoding,
+and of the first image."""
 
 
 def pickled_parts(images: Sequence[bytes], issame: Sequence[bool]) -> Iterator[bytes]:
     """Yield the parts of a pickle (protocol 2) of the tuple (list of images, list of bools).
 
-    The result is equal to that of ``pickle.dump``, which would keep a copy of each image as text
-    until its end.  As with ``pickle.dump``, an image that occurs several times as the same object
-    is stored once.
+    Together the parts equal the output of ``pickle.dump``, but need less memory: ``pickle.dump``
+    keeps a copy of each image as text until the whole pickle is written.  As with ``pickle.dump``,
+    an image that occurs several times as the same object is stored once.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ def pickled_parts(images: Sequence[bytes], issame: Sequence[bool]) -> Iterator[b
         if number is not None:
             yield pickle.LONG_BINGET + number.to_bytes(4, "little") + pickle.APPEND
             continue
-        # Protocol 2 has no bytes: the reader calls encode(text, "latin1").
+        # Protocol 2 has no opcode for bytes: the pickle has the reader call encode(text, "latin1").
         number = numbers[id(image)] = FIRST_IMAGE + len(numbers)
         yield encode + _pickled_text(image.decode("latin1")) + latin1
         yield pickle.TUPLE2 + pickle.REDUCE

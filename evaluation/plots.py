@@ -124,7 +124,7 @@ def _save(draw: Callable[..., None], path: str, panels: int = 1) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    # With a fixed salt and without a date, equal diagrams give equal files.
+    # The salt of SVG IDs is fixed and no date is written, so equal diagrams give equal files.
     with matplotlib.rc_context({"svg.hashsalt": "evaluation", "svg.fonttype": "none"}):
         figure: Figure = Figure(figsize=(6.4, 4.2 * panels), layout="constrained")
         all_axes = figure.subplots(panels, squeeze=False)[:, 0]

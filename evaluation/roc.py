@@ -65,8 +65,8 @@ def roc_points(
 ) -> list[RocPoint]:
     """Return a point of the ROC curve for each false accept rate.
 
-    The threshold is the lowest observed impostor score at which at most the allowed number of
-    impostor pairs has a higher score.  So the false accept rate is never above the one asked for.
+    The threshold is the lowest impostor score such that at most the allowed number of impostor
+    pairs has a higher score.  So the false accept rate is never above the one asked for.
 
     Parameters
     ----------

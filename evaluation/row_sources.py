@@ -102,7 +102,7 @@ class FileRows:
         if len(values) != count:
             raise RowError(
                 f"{self.path}: the file must hold {self.shape[0]} rows of {self.dimensions} "
-                f"values, got an end of file before row {stop - 1}; write the file again"
+                f"values, got an end of file before the end of row {stop - 1}; write the file again"
             )
         return values.reshape(-1, self.dimensions).astype(np.float32, copy=False)
 
@@ -112,14 +112,14 @@ class FileRows:
 
 @dataclass(frozen=True)
 class SelectedRows:
-    """Rows of another source, in increasing order.
+    """Selected rows of another source, in the order of that source.
 
     Parameters
     ----------
     source
         Source of all rows.
     indices
-        Strictly increasing numbers of the selected rows, (N,) int.
+        Strictly increasing indices of the selected rows, (N,) int.
     """
 
     source: RowSource
@@ -153,7 +153,7 @@ class SelectedRows:
 
 @dataclass(frozen=True)
 class ReorderedRows:
-    """Copy of rows of another source, in any order.
+    """Copies in memory of selected rows of another source, in any order.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class ReorderedRows:
     source
         Source of the rows and of their names.
     indices
-        Number of each row in the source, (N,) int.
+        Index of each row in the source, (N,) int.
     """
 
     values: np.ndarray
@@ -184,9 +184,9 @@ class ReorderedRows:
 
 
 def select_rows(source: RowSource, indices: np.ndarray) -> RowSource:
-    """Return the rows of a source with these numbers, in the order of the numbers.
+    """Return the rows of a source that have the given indices, in the order of `indices`.
 
-    If the numbers do not increase strictly, the selected rows are read into memory.
+    If the indices do not increase strictly, the selected rows are read into memory.
     """
     indices = np.asarray(indices, np.int64)
     if len(indices) == len(source) and np.array_equal(indices, np.arange(len(source))):

@@ -60,7 +60,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 def find_curve(
     lines: Sequence[dict[str, Any]], x: str, key: str
 ) -> tuple[list[float], list[float]]:
-    """Return the values of ``x`` and of ``key`` of the lines in which both are numbers."""
+    """Return the values of the keys ``x`` and ``key`` in the lines where both are numbers."""
     points = [(line[x], line[key]) for line in lines if _is_number(line, x, key)]
     return [point[0] for point in points], [point[1] for point in points]
 

@@ -17,7 +17,7 @@ BLOCK_SCORES = 1 << 23
 """Number of scores of a block: 32 MiB of float32."""
 MAX_BLOCK_ROWS = 1 << 15
 TIE = 1e-6
-"""Scores that differ by less count as equal: sums of float32 products differ by about as much."""
+"""Scores that differ by less count as equal: rounding in float32 can change a score by this."""
 
 
 def score_blocks(
@@ -84,8 +84,8 @@ class HighestScores:
     Parameters
     ----------
     count
-        Number K of scores to keep.  The memory in use is about 16 bytes for each of them, and one
-        block of scores.
+        Number K of scores to keep.  The memory in use is about 16 bytes for each of these scores,
+        plus the added block of scores.
     """
 
     def __init__(self, count: int) -> None:
@@ -131,7 +131,7 @@ class CountsAtLeast:
     """
 
     MAX_COMPARED = 8
-    """Above this number of given scores of a probe, the scores of a block are sorted first."""
+    """If a probe has more given scores than this, its added scores are sorted to be counted."""
 
     def __init__(self, scores: Sequence[np.ndarray]) -> None:
         self._limits = [np.asarray(s, np.float32) - np.float32(TIE) for s in scores]

@@ -37,7 +37,8 @@ def report_set(
     issame
         True for each pair that shows one person, (P,) bool.
     people
-        People, or groups of linked images; pairs that share one are dependent in the intervals.
+        People, or groups of linked images.  The intervals treat two pairs that share a person or
+        group as dependent.
     fars
         False accept rates at which the true accept rate is computed.
 
@@ -70,7 +71,8 @@ def score_embeddings(
     -------
     Result of `evaluation.verification.verify`; ``accuracy_interval``, the ends of the 95 % interval
     of the accuracy; and ``roc``, one dict for each rate of ``fars``: the fields of
-    `evaluation.roc.RocPoint`, with a cosine as threshold, and ``tar_interval`` and ``negatives``.
+    `evaluation.roc.RocPoint`, with a cosine as threshold; ``tar_interval``, the ends of the 95 %
+    interval of the TAR; and ``negatives``, the number of different-person pairs.
     """
     result = verify(embeddings, issame, fars=fars, norms=norms)
     distances = pair_distances(embeddings)

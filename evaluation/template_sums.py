@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mean embeddings of videos, added up while the embeddings of the frames arrive in batches."""
+"""Embeddings of videos: sums of the embeddings of their frames, added up batch by batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ BLOCK_ROWS = 16384
 
 
 class TemplateSums:
-    """Sums of the embeddings of V templates, each embedding scaled to length 1.
+    """For each of V templates (such as videos), the sum of the embeddings of its images.
+
+    Each added embedding must have length 1.
 
     Parameters
     ----------
@@ -28,7 +30,7 @@ class TemplateSums:
         self.sizes = np.zeros(count, np.int64)
 
     def add(self, rows: np.ndarray, templates: np.ndarray) -> None:
-        """Add rows of unit length, (B, E), to the templates with these numbers, (B,) int."""
+        """Add rows of unit length, (B, E), to the sums of the templates with these indices (B,)."""
         if not len(rows):
             return
         order = np.argsort(templates, kind="stable")
@@ -62,11 +64,11 @@ class TemplateSums:
 
 
 def add_rows(sums: TemplateSums, source: RowSource, templates: np.ndarray) -> None:
-    """Add all rows of a source; a negative template number leaves a row out.
+    """Scale the rows of a source to length 1, and add each to the sum of its template.
 
     Inputs
     ------
-    templates (N,) int, the number of each row's template.
+    templates (N,) int, the index of each row's template; a negative index leaves the row out.
     """
     for start in range(0, len(source), BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, len(source))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Templates: one embedding for several images of a person, and scores of pairs of templates.
 
-A template is the sum over its media of the mean embedding of the images of the medium.  A medium is
-a still image, or a video of which the template has several frames.  Each image may have a weight.
-InsightFace's evaluation of IJB-B and IJB-C has these rules.
+To make a template, average the embeddings of the images of each medium, add up these averages, and
+scale the sum to length 1.  A medium is a still image, or a video of which the template has several
+frames.  The embedding of each image may be multiplied by a weight.  InsightFace's evaluation of
+IJB-B and IJB-C has these rules.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import numpy as np
 from evaluation.row_sources import RowError
 
 BLOCK_TEMPLATES = 512
-"""Number of templates that are added up at once: 1 MiB at 512 values each."""
+"""Number of templates that are added up at once: 1 MiB if a template has 512 values."""
 BLOCK_PAIRS = 128
-"""Number of pairs that are scored at once: 512 KiB at 512 values each, which fit into a cache."""
+"""Number of pairs scored at once: with 512 values per template, 512 KiB, which fit into a cache."""
 MAX_THREADS = 4
 
 
@@ -34,9 +35,9 @@ class ImageGroups:
     Parameters
     ----------
     numbers
-        Numbers of the templates in ascending order, (T,) int.
+        IDs of the templates in ascending order, (T,) int.
     order
-        Numbers of the images, those of the first template first, (N,) int.
+        Indices of the images, those of the first template first, (N,) int.
     starts
         Position in `order` of the first image of each template; the last value is N, (T + 1,) int.
     shares
@@ -55,8 +56,8 @@ def group_images(templates: np.ndarray, media: np.ndarray) -> ImageGroups:
 
     Inputs
     ------
-    templates (N,) int and media (N,) int, numbers of each image's template and medium; N at least
-    1.
+    templates (N,) int, the ID of each image's template; media (N,) int, the ID of each image's
+    medium; N is at least 1.
     """
     order = _sorting_order(templates, media)
     templates, media = templates[order], media[order]
@@ -74,18 +75,19 @@ def group_images(templates: np.ndarray, media: np.ndarray) -> ImageGroups:
 
 
 def _sorting_order(templates: np.ndarray, media: np.ndarray) -> np.ndarray:
-    """Return the order of the images by template, then by medium, then by number, (N,) int."""
+    """Return the image indices sorted by template, then by medium, then by index, (N,) int."""
     lowest, span = int(media.min()), int(media.max()) - int(media.min()) + 1
     count = int(templates.max()) - int(templates.min()) + 1
     if count * span >= 1 << 63:
         return np.lexsort((media, templates))
-    # Sorting by one number takes half of the time of sorting by two.
+    # Combine template and medium into one number: sorting by one number takes half of the time of
+    # sorting by two.
     places = templates - templates.min()
     numbers = places * span + (media - lowest)
     if count > 1 << 16 or (templates[1:] >= templates[:-1]).all():
         return np.argsort(numbers, kind="stable")
-    # A stable sort of 16-bit numbers is a radix sort.  After it, the images of a template are
-    # adjacent, so that the sort by `numbers` is quick.
+    # NumPy's stable sort of 16-bit numbers is a radix sort, which is fast.  After this sort, the
+    # images of each template are adjacent, so that the sort by `numbers` is fast, too.
     order = np.argsort(places.astype(np.uint16), kind="stable")
     return order[np.argsort(numbers[order], kind="stable")]
 
@@ -99,7 +101,8 @@ def pool_templates(
 
     Inputs
     ------
-    embeddings (N, E) float32; weights (N,) float, the factor of each embedding; None for 1.
+    embeddings (N, E) float32; weights (N,) float, the factor of each embedding, or None for the
+    factor 1.
 
     Outputs
     -------
@@ -137,7 +140,7 @@ def pool_templates(
 def _add_block(
     embeddings: np.ndarray, groups: ImageGroups, factors: np.ndarray, start: int, stop: int
 ) -> np.ndarray:
-    """Return the sums of the templates from number `start` to `stop` - 1, float32."""
+    """Return the sums of the templates at the positions `start` to `stop` - 1, float32."""
     from scipy.sparse import csr_array  # Imported late: importing takes 0.3 s.
 
     first, last = groups.starts[start], groups.starts[stop]
@@ -154,7 +157,7 @@ def _add_block(
 
 
 def find_templates(numbers: np.ndarray, wanted: np.ndarray, where: str) -> np.ndarray:
-    """Return the position of each wanted template number in the sorted `numbers`, (len(wanted),).
+    """Return the position of each wanted template ID in the sorted IDs `numbers`, (len(wanted),).
 
     Raises
     ------
@@ -196,7 +199,10 @@ def score_pairs(templates: np.ndarray, first: np.ndarray, second: np.ndarray) ->
 
 
 def check_unit_norms(embeddings: np.ndarray, where: str) -> np.ndarray:
-    """Return 1 / length of each embedding, (N,) float32; raise RowError for length 0."""
+    """Return 1 / length of each embedding, (N,) float32.
+
+    Raise RowError if a length is 0 or not finite.
+    """
     lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):

@@ -21,19 +21,23 @@ class ListError(ValueError):
     """A list file cannot be used; the message is one sentence for the user."""
 
 
-def bad_line(path: str | os.PathLike[str], number: int, problem: str, hint: str) -> ListError:
-    """Return the error for one line of a list file.
+def bad_line(
+    path: str | os.PathLike[str], number: int, problem: str, hint: str, *, unit: str = "line"
+) -> ListError:
+    """Return the error for one line of a list file, or for one entry of a JSON list.
 
     Parameters
     ----------
     number
-        Number of the line, from 1.
+        Number of the line or the entry, from 1.
     problem
         Text of the form "<what is wrong>, got <value>".
     hint
         What the user should do.
+    unit
+        What ``number`` counts: "line" or "entry".
     """
-    return ListError(f"{os.fspath(path)}: line {number}: {problem}; {hint}")
+    return ListError(f"{os.fspath(path)}: {unit} {number}: {problem}; {hint}")
 
 
 def check_file(path: str | os.PathLike[str], max_bytes: int = 0) -> None:
@@ -53,8 +57,8 @@ def check_file(path: str | os.PathLike[str], max_bytes: int = 0) -> None:
         raise ListError(f"{os.fspath(path)}: must be a file, got {kind}; name a file")
     if state.st_size > limit:
         raise ListError(
-            f"{os.fspath(path)}: must have at most {limit} bytes, got {state.st_size}; split the "
-            "list"
+            f"{os.fspath(path)}: must have at most {limit} bytes, got {state.st_size}; name a "
+            "shorter list"
         )
 
 
@@ -124,7 +128,7 @@ def read_integers(path: str | os.PathLike[str], columns: Sequence[str]) -> np.nd
     check_file(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # NumPy only warns about "1.5", for example.
+            warnings.simplefilter("error")  # For "1.5", for example, NumPy only prints a warning.
             found = np.loadtxt(path, dtype=np.int64, comments=None, ndmin=2, encoding="utf-8")
     except (ValueError, UserWarning, DeprecationWarning):
         found = None

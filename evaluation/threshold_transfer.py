@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Error rates of a verification set at thresholds that another set fixes."""
+"""Error rates of a verification set at thresholds that were selected on another set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FixedThreshold(NamedTuple):
 def fix_thresholds(
     distances: np.ndarray, issame: np.ndarray, fars: Sequence[float] = FARS
 ) -> list[FixedThreshold]:
-    """Select thresholds on P pairs: the one of the highest accuracy, and one for each FAR.
+    """Select thresholds on P pairs: the one with the highest accuracy, and one for each FAR.
 
     A false accept rate for which the set has too few pairs gives no threshold, see
     `evaluation.set_report.find_roc_points`.
@@ -49,7 +49,7 @@ def errors_at(
     threshold
         Squared distance; a pair is accepted if its distance is smaller.
     people
-        For each image of each pair, the number of its person or of its group of linked images,
+        For each image of each pair, the index of its person or of its group of linked images,
         (P, 2) int.
 
     Outputs
@@ -71,5 +71,5 @@ def errors_at(
 
 
 def describe_rate(rate: RateInterval | None) -> dict[str, Any] | None:
-    """Return a rate as a dict for JSON files."""
+    """Return a rate as a dict for JSON files; None for None."""
     return None if rate is None else rate._asdict()

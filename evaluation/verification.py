@@ -23,7 +23,7 @@ from evaluation.roc_curve import area_under_curve, compute_roc_curve, equal_erro
 THRESHOLDS = np.arange(0, 4, 0.01)
 FOLDS = 10
 MIN_FALSE_ACCEPTS = 10
-"""Smallest number of false accepts that the true accept rate at a false accept rate is based on."""
+"""Smallest number of false accepts that a false accept rate must allow for TAR to be computed."""
 
 
 def verify(
@@ -168,11 +168,15 @@ def fold_accuracies(
 
 
 def classify_pairs(distances: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS) -> np.ndarray:
-    """Classify P pairs with the thresholds of `fold_accuracies`; return which are correct, (P,).
+    """Classify P pairs with the thresholds of `fold_accuracies`; return which are correct.
 
     Inputs
     ------
     distances (P,) float, issame (P,) bool.
+
+    Outputs
+    -------
+    (P,) bool, True for each pair that is classified correctly.
     """
     _, thresholds = fold_accuracies(distances, issame, nfolds)
     # array_split puts the larger folds first, as fold_accuracies does.

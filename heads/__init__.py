@@ -104,10 +104,11 @@ def build_head(
         Function that computes a statistic over the images of all ranks (`heads.statistics.Reduce`).
     fused_update
         ``momentum`` and ``weight_decay`` with which the head updates its own class centres
-        (`heads.fused_centres.FusedCentres`). None: a trainer updates the class centres, or a
-        sharded head does so without the fused operator.
+        (`heads.fused_centres.FusedCentres`). None: a trainer updates the class centres, or a head
+        that samples classes updates them with plain operators.
     sharding
-        Parts of a run that a head with ``sharded=True`` needs (`heads.sharded.Sharding`).
+        Communication, seed and SGD step for a head with ``sharded=True``
+        (`heads.sharded.Sharding`).
     settings
         Settings of the loss: the keyword-only arguments of the head's class.
 
@@ -116,7 +117,8 @@ def build_head(
     ValueError
         If the name or a setting is unknown, or if a value is out of its range.
     OperatorError
-        If ``fused_update`` is given, but the head or the operators do not support such an update.
+        If ``fused_update`` is given, but the head does not support a fused update or the process
+        uses the plain operators.
     """
     options = checked_options("head", name, HEADS, settings)
     kind: Any = HEADS[name]

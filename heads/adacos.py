@@ -32,8 +32,8 @@ class AdaCos(ClassHead):
     centre of the true class; s in A is the previous scale.
 
     The initial scale is sqrt(2) log(C - 1) for C classes. Each training batch sets a new scale,
-    clipped to the range from 0.001 to 1000. A margin fraction has no effect. A step computes all
-    scores twice, once for the scale and once for the loss.
+    clipped to the range from 0.001 to 1000. The input ``margin_fraction`` has no effect. A step
+    computes all scores twice, once for the scale and once for the loss.
     """
 
     def __init__(self, num_classes: int, embedding_size: int, **kwargs: Any) -> None:

@@ -17,10 +17,10 @@ class AngularTriplet(Triplet):
     as triplet, with d = arccos(x . y), the angle in radians between the normalised embeddings x
     and y
 
-    Schroff et al., "FaceNet", arXiv:1503.03832, equation 3, with the angle of the triplet loss of
-    Deng et al., "ArcFace", arXiv:1801.07698, equation 7.
+    Schroff et al., "FaceNet", arXiv:1503.03832, equation 3, with angles instead of squared
+    distances as in Deng et al., "ArcFace", arXiv:1801.07698, equation 7.
 
-    The gradient of an angle is 0 within 5e-4 radians of 0 and pi, where the slope of arccos would
+    The gradient of an angle is 0 within 4.9e-4 radians of 0 and pi, where the slope of arccos would
     be infinite.
 
     Parameters

@@ -18,8 +18,8 @@ class ArcFace(MarginSoftmax):
     Symbols: c_j is the cosine of an embedding to the centre of class j; c and t are its cosine and
     angle to the centre of the true class; s is ``scale``.
 
-    The guard comes from the code that the authors published in 2018. The reason is given in
-    `heads.margins.additive_angle`.
+    The guard comes from the code that the authors published in 2018.
+    `heads.margins.additive_angle` gives the reason for the guard.
     """
 
     def __init__(

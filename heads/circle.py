@@ -21,7 +21,7 @@ class Circle(MarginSoftmax):
     Symbols: c_j is the cosine of an embedding to the centre of class j; c is its cosine to the
     centre of the true class; s is ``scale``.
 
-    No gradient flows through the weights max(0, ...). A margin fraction has no effect.
+    No gradient flows through the weights max(0, ...). The input ``margin_fraction`` has no effect.
 
     Parameters
     ----------

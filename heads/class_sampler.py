@@ -16,9 +16,9 @@ class ClassSampler:
     shard, or the number of positives if that number is larger.
 
     The negatives are a stratified sample: the classes without an image are divided into adjacent
-    strata of nearly equal size, and one class is drawn from each stratum, after a random rotation
-    of the strata. Every class without an image is therefore sampled with the same probability, and
-    one draw takes time in proportion to the size of the sample, not to C.
+    strata of nearly equal size, and one class is drawn from each stratum. One random offset then
+    shifts the drawn classes cyclically. Every class without an image is therefore sampled with the
+    same probability. The time of a draw is proportional to the size of the sample, not to C.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class ClassSampler:
         return {"seed": self._seed, "draws": self._draws}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state that `state` has returned on any number of ranks."""
+        """Continue from a value of `state`, which may come from a run on more or fewer ranks."""
         self._seed, self._draws = int(state["seed"]), int(state["draws"])
 
     def draw(self, labels: np.ndarray) -> np.ndarray:
@@ -70,8 +70,8 @@ class ClassSampler:
             return positives.astype(np.int32)
         bounds = np.arange(count + 1) * others // count
         place = bounds[:-1] + (generator.random(count) * np.diff(bounds)).astype(np.int64)
-        # The strata differ in size by up to one; the rotation still makes all classes equally
-        # probable.
+        # The strata differ in size by up to one. The random offset still makes all classes
+        # equally probable.
         place = np.sort((place + generator.integers(others)) % others)
         # ``place`` counts only the classes without an image. The class number of a negative is its
         # place plus the number of positives with smaller class numbers.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Softmax cross-entropy over all classes, with the fused operator or with plain MXNet operators.
 
-This is the only module of the heads that chooses between fused and plain operators. The fused
-operator iterates over the classes and never allocates the (B, C) matrix of logits.
+The function `cross_entropy` chooses between them. The fused operator iterates over the classes and
+never allocates the (B, C) matrix of logits.
 
 Shapes: B is the number of images in the batch, C the number of classes, E the number of dimensions
 of an embedding, K the number of centres per class.
@@ -35,7 +35,7 @@ class Form(NamedTuple):
     """Factor on the scores: logit = scale * score."""
     unit_rows: bool = True
     unit_columns: bool = True
-    """Whether the class centres are normalised; ``unit_rows`` says the same of the embeddings."""
+    """Whether embeddings (``unit_rows``) and class centres (``unit_columns``) are normalised."""
     group: int = 1
     """Number K of centres per class, in adjacent rows of the weight. The nearest centre of a class
     gives the score of the class."""

@@ -24,7 +24,8 @@ class CurricularFace(MarginSoftmax):
     centre of the true class; psi is c after the margin; s is ``scale``. A class j is hard if c_j >
     psi.
 
-    The margin fraction of a warm-up also applies to the weight on the hard classes.
+    In a warm-up of the margin, ``margin_fraction`` also scales the change of the logits of the hard
+    classes.
 
     Parameters
     ----------

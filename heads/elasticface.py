@@ -22,8 +22,8 @@ class ElasticFace(MarginSoftmax):
     Symbols: c_j is the cosine of an embedding to the centre of class j; c and t are its cosine and
     angle to the centre of the true class; s is ``scale``.
 
-    The guard of `arcface` applies where t > pi - e. Neither the paper nor the authors' code has a
-    guard: there, cos(t + e) rises again as the angle t grows.
+    The guard of `arcface` applies where t > pi - e. The paper and the authors' code have no guard,
+    so their cos(t + e) rises again as t grows beyond pi - e.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class ElasticFace(MarginSoftmax):
     by_argsort
         Whether image i gets the element argsort(cosines)[i] of the sorted margins, as in the
         authors' code. If false, the place of the image in the order by cosine selects the margin.
-        Requires plus=true.
+        The value true requires plus=true.
     """
 
     random_margin = True

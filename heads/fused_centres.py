@@ -143,7 +143,7 @@ def require_operators() -> None:
 def filter_refusal() -> ops.OperatorError:
     """Return the error for the setting ``interclass_filter``, which no fused update supports."""
     return ops.OperatorError(
-        "optim.fused_centres: supports no head.interclass_filter, got both; "
+        "optim.fused_centres: cannot be combined with head.interclass_filter, got both; "
         "set optim.fused_centres=false or head.interclass_filter=0"
     )
 

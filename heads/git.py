@@ -21,8 +21,8 @@ class Git(Center):
     of the class of image j.
 
     The equation of the paper sums over all images except the image itself. Here the sum also
-    excludes the other images of the true class, because the text of the paper pushes embeddings
-    away from the centres of other classes only.
+    excludes the other images of the true class: according to the text of the paper, the loss pushes
+    embeddings away from the centres of other classes only.
 
     Parameters
     ----------

@@ -20,12 +20,12 @@ NOT_SHARDED = dict.fromkeys(
     "this loss needs the centres of all classes on every rank; "
     "use a margin softmax such as head.name=arcface",
 )
-"""Settings of sharded heads, with the reason why another head refuses them."""
+"""Settings that divide the classes among the ranks, with the reason why a head refuses them."""
 NOT_FILTERED = {
     "interclass_filter": "this loss has no scaled cosines to all class centres; "
     "use a margin softmax such as head.name=arcface"
 }
-"""Filter of similar classes, with the reason why another head refuses the filter."""
+"""The setting ``interclass_filter``, with the reason why a head refuses this setting."""
 
 
 class Head(gluon.HybridBlock):

@@ -8,17 +8,18 @@ from heads.shard import Shard
 
 FLOAT_BYTES = 4
 SAMPLE_ARRAYS, FUSED_SAMPLE_ARRAYS = 3, 2
-"""Arrays of the size of a sample: its centres and their momentum, and without the fused operator
-also their gradient."""
+"""Number of arrays as large as the centres of a sample of classes, without and with the fused
+operator: centres and momentum, and without the fused operator also the gradient."""
 
 
 @dataclass(frozen=True)
 class HeadMemory:
     """Bytes that the class centres of one rank need.
 
-    ``centres`` and ``momentum`` persist.  ``gradient`` holds the gradient of all centres of the
-    rank.  It is 0 with a sample of classes or with the fused operator.  ``sample`` holds the
-    centres of a sample of classes and the arrays of their update.
+    ``centres`` and ``momentum`` are the sizes of arrays that exist during the whole run.
+    ``gradient`` is the size of the gradient of all centres of the rank; it is 0 if the rank samples
+    classes or uses the fused operator.  ``sample`` is the size of the centres of a sample of
+    classes and of the arrays for their update.
     """
 
     centres: int
@@ -54,12 +55,12 @@ def head_memory(
     num_classes
         Number of classes of all ranks together.
     embedding_size
-        Number of dimensions of a class centre, which are float32 numbers.
+        Number of dimensions of a class centre; each dimension is a float32 number.
     ranks
         Number of ranks over which the classes are distributed; 1 if every rank holds all classes.
     sample_rate
-        Fraction of the classes of a rank that take part in a step.  If the batch contains more
-        classes than that, the sample needs more memory than computed here.
+        Fraction of the classes of a rank that take part in a step.  If the batch has images of more
+        classes than this fraction, the sample needs more memory than this function returns.
     sub_centers
         Number of centres per class.
     has_momentum

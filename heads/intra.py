@@ -18,7 +18,7 @@ class Intra(ArcFace):
 
     Deng et al., "ArcFace", arXiv:1801.07698, equation 5 (intra-loss; the paper sets m2 = 0).
 
-    The gradient of the angle is 0 within 4.5e-4 radians of 0 and pi, where the slope of arccos is
+    The gradient of the angle is 0 within 4.9e-4 radians of 0 and pi, where the slope of arccos is
     infinite.
 
     Parameters

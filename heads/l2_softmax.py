@@ -37,7 +37,7 @@ class L2Softmax(Softmax):
     ) -> None:
         super().__init__(num_classes, embedding_size, **kwargs)
         least = math.log(max(MIN_PROBABILITY * (num_classes - 2) / (1 - MIN_PROBABILITY), 2.0))
-        advice = f"with a smaller scale, no probability of {num_classes} classes reaches 0.9"
+        advice = f"with a smaller scale, none of {num_classes} classes can reach probability 0.9"
         if scale:
             require("head.scale", float, at_least(round(least, 3), advice), scale)
         self._scale = scale or least

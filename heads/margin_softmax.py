@@ -15,7 +15,7 @@ FILTERED_ELSEWHERE = {
     "interclass_filter": "this loss changes the logits of similar classes itself; "
     "use a loss such as head.name=arcface"
 }
-"""Refusal of the filter by a head that has its own method ``columns``."""
+"""Reason why a head with its own method ``columns`` refuses the setting ``interclass_filter``."""
 
 
 class MarginSoftmax(ShardedClasses):
@@ -110,7 +110,7 @@ class MarginSoftmax(ShardedClasses):
     def _filter(
         self, F: Any, fraction: Any, psi: Any, cosine: Any, **state: Any
     ) -> tuple[Any, Any]:
-        """Return the numbers for `columns` that set the logits of filtered classes to 0."""
+        """Return what ``columns`` must return to set the logits of filtered classes to 0."""
         numbers = column_numbers(F, fraction, [0.0, 0.0, 0.0], [0.0, 0.0], 1.0)
         return F.ones_like(psi) * self._interclass_filter, numbers
 

@@ -57,8 +57,8 @@ def additive_angle(F: Any, cosine: Any, m2: float, easy_margin: bool = False) ->
 def confined(F: Any, cosine: Any, psi: Any, slope: Any) -> tuple[Any, Any]:
     """Remove the margin from angles of pi/2 and above: there psi is the cosine, with slope 1.
 
-    ``psi`` and ``slope`` are the output of a margin function. An angle whose cosine is at most
-    ROUNDING counts as pi/2.
+    ``psi`` and ``slope`` are the output of a margin function. An angle counts as pi/2 or above if
+    its cosine is at most ROUNDING.
 
     Notes
     -----
@@ -80,7 +80,7 @@ def unguarded_angle(F: Any, cosine: Any, m2: float) -> Any:
 def additive_angles(
     F: Any, cosine: Any, m2: Any, easy_margin: bool = False
 ) -> tuple[Any, Any, Any]:
-    """Add to the angle of each image a margin of its own, with the guard of `additive_angle`.
+    """Add a separate margin to the angle of each image, with the guard of `additive_angle`.
 
     Inputs
     ------
@@ -176,7 +176,7 @@ def combined_margin(
 
 
 def clipped_angle(F: Any, cosine: Any) -> Any:
-    """Return arccos of a cosine, with the gradient 0 within 4.5e-4 radians of 0 and pi."""
+    """Return arccos of a cosine, with the gradient 0 within 4.9e-4 radians of 0 and pi."""
     return F.arccos(F.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT))
 
 

@@ -102,7 +102,8 @@ def check_batches(name: str, mining: str, groups: bool, bag: int) -> None:
             "set data.bag to a number of images, for example 7200, or use head.mining=semi_hard"
         )
     if bag and mining != "blocks":
+        setting = f" and head.mining={mining}" if mining else ""
         raise ValueError(
-            f"data.bag: needs a head with head.mining=blocks, got head.name={name} with the mining "
-            f"{mining or 'none'}; set head.name=triplet head.mining=blocks, or data.bag=0"
+            f"data.bag: needs a head with head.mining=blocks, got head.name={name}{setting}; "
+            "set head.name=triplet and head.mining=blocks, or data.bag=0"
         )

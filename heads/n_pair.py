@@ -29,8 +29,8 @@ class NPair(PairLoss):
     ----------
     length_weight
         Factor on the squared L2 norm of the embedding. The value 0.002 in TensorFlow's N-pair loss
-        equals 0.001 here: TensorFlow multiplies the terms of the anchor and of the positive by a
-        further factor of 0.25.
+        equals 0.001 here: TensorFlow adds the mean over the anchors and the mean over the
+        positives, and multiplies the sum by a further factor of 0.25.
     """
 
     def __init__(self, *sizes: int, length_weight: LengthWeight = 0.002, **kwargs: Any) -> None:

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normal initial values of class centres that do not depend on the number of ranks."""
+"""Normally distributed initial class centres, equal for every number of ranks."""
 
 import mxnet as mx
 
 BLOCK_ROWS = 65536
-"""Number of rows that are drawn at once; a smaller array is drawn at once."""
+"""Number of rows that one call of MXNet's generator draws."""
 
 
 @mx.init.register
 class NormalRows(mx.init.Initializer):
-    """Normal initial values of all rows of an array, or of a part of the rows.
+    """Initializer with normally distributed values for an array, or for a part of its rows.
 
     The rows are drawn in blocks of BLOCK_ROWS rows from MXNet's generator. If all ranks use the
     same seed, a part of the rows gets the same values as in the complete array. Every rank draws

@@ -12,7 +12,7 @@ BLOCK_CENTRES = 8192
 
 
 def nearest_centre(rows: mx.nd.NDArray, centres: mx.nd.NDArray, **options: Any) -> mx.nd.NDArray:
-    """Return the number of the centre with the largest score for each row, (B,).
+    """Return the index of the centre with the largest score for each row, (B,).
 
     `largest_score` describes inputs and options.
     """
@@ -27,7 +27,7 @@ def largest_score(
     squares: bool = False,
     bias: mx.nd.NDArray | None = None,
 ) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
-    """Return the largest score of each row and the number of its centre, as device arrays.
+    """Return the largest score of each row and the index of its centre, as device arrays.
 
     The score is the inner product of a row and a centre. `heads.cross_entropy.Form` describes
     ``unit_columns`` and ``squares``. Of several equal scores the first one counts as the largest.
@@ -36,7 +36,8 @@ def largest_score(
     Inputs
     ------
     rows : (B, E) float32
-        B embeddings of E dimensions. Their norms matter only with ``bias``.
+        B embeddings of E dimensions. Their norms change the order of the scores only with ``bias``
+        or ``squares``.
     centres : (N, E) float32
         N class centres.
     bias : (N,) float32, optional
@@ -47,7 +48,7 @@ def largest_score(
     score : (B,) float32
         Largest score.
     number : (B,) float32
-        Number of a centre, from 0 to N - 1. It is exact for up to 2**24 centres.
+        Index of the centre with this score, from 0 to N - 1; exact for up to 2**24 centres.
     """
     tops, places = [], []
     for start in range(0, centres.shape[0], BLOCK_CENTRES):

@@ -2,7 +2,7 @@
 """Range of class centres that one rank holds when a head is distributed over the ranks.
 
 A distributed head has an attribute ``shard``; in other heads this attribute is missing or None.
-Checkpoints save and load such a head through three contracts:
+Checkpoints save and load such a head, and rely on three properties:
 
 - The parameters in ``PER_CLASS_PARAMETERS`` hold the rows of the classes of ``shard`` only, with
   the same number of adjacent rows for each class.  A parameter of a rank without classes may have
@@ -19,8 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PER_CLASS_PARAMETERS = ("weight", "bias")
-"""Names of the parameters of a distributed head of which a rank holds only the rows of its
-classes."""
+"""Names of the parameters whose rows a distributed head divides among the ranks by class."""
 
 
 @dataclass(frozen=True)

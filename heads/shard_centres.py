@@ -76,7 +76,7 @@ class ShardCentres:
         return self._used
 
     def keep(self, scores: ShardScores) -> None:
-        """Compute the gradients of the centres that take part, or keep the data for their update.
+        """Write the gradients of the centres for the trainer, or keep the data that `update` needs.
 
         The gradients are those of the sum of the losses of all ranks.
         """

@@ -18,7 +18,7 @@ import ops
 from heads.cross_entropy import Form, length, normalised, own_scores, reweighed, scores_of
 
 NO_LOGIT = -1e30
-"""Largest logit of a shard without classes; its exponential is 0."""
+"""Value that stands for the largest logit of a shard without classes; its exponential is 0."""
 
 
 class Targets(NamedTuple):
@@ -49,9 +49,9 @@ class ShardScores(Protocol):
     """Sum of exp(logit - maximum) over the classes of this shard, shape (G,)."""
 
     def finish(self, maximum: mx.nd.NDArray, total: mx.nd.NDArray) -> mx.nd.NDArray:
-        """Return this shard's part of the gradient of each loss, (G, E).
+        """Return this shard's part of the gradients of the losses of all images, (G, E).
 
-        The gradient is taken with respect to the embedding of the image.
+        Each row is the gradient of an image's loss with respect to the embedding of that image.
 
         Parameters
         ----------
@@ -156,7 +156,7 @@ class FusedShardScores:
     def update(
         self, velocity: mx.nd.NDArray, lr: mx.nd.NDArray, momentum: float, weight_decay: float
     ) -> None:
-        """Update the class centres in place by SGD on the mean loss, without their gradient.
+        """Update the class centres in place by SGD on the mean loss, without a gradient array.
 
         Parameters
         ----------

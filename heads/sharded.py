@@ -29,7 +29,7 @@ Rate = Annotated[float, Within(0, 1, "the usual rate is 0.1 to 0.3", open_low=Tr
 
 
 class Sharding(NamedTuple):
-    """Parts of a run that a sharded head needs."""
+    """Communication, seed and SGD step of a sharded head."""
 
     comm: Comm = Comm()
     """Communication of this rank with the other ranks."""
@@ -50,9 +50,9 @@ class ShardedClasses(ClassHead):
     and sum the gradients of the embeddings over all ranks. The number of bytes that the ranks
     exchange does not depend on C.
 
-    The gradients of the class centres are computed by the forward pass while MXNet records, and
-    they are the gradients of the sum of the losses of all ranks. The backward pass must therefore
-    start from the losses themselves, as ``loss.backward()`` does.
+    In training, the forward pass already computes the gradients of the class centres: those of the
+    sum of the losses of all ranks. The backward pass must therefore start from the losses
+    without any factor, as ``loss.backward()`` does.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ class ShardedClasses(ClassHead):
         holds all class centres.
     sample_rate
         Fraction of the classes of each rank that take part in a step. The classes of the images of
-        the step always take part, and random other classes. Only the centres that take part are
-        read and updated: the momentum of the others does not change, and weight decay does not
-        apply to them in that step. With 1 all classes take part. A rate below 1 requires
+        all ranks always take part; the other classes are a random sample. Only the centres that
+        take part are read and updated: the momentum of the others does not change, and weight decay
+        does not apply to them in that step. With 1 all classes take part. A rate below 1 requires
         sharded=true.
     sharding
         Communication, seed and SGD step for ``sharded=True``.
@@ -74,7 +74,7 @@ class ShardedClasses(ClassHead):
     """Options of the scores."""
     columns: Any = None
     random_margin = False
-    """Whether the margins are random numbers, which the rank of each image must draw."""
+    """Whether margins are random numbers, which the rank that has the image must draw."""
 
     def __init__(
         self,
@@ -116,7 +116,10 @@ class ShardedClasses(ClassHead):
         """Yield a pair (key, sentence) if classes are sampled but not sharded."""
         rate = options.get("sample_rate", 1.0)
         if rate != 1 and not options.get("sharded"):
-            yield "sample_rate", f"requires head.sharded=true, got {rate}; set head.sharded=true"
+            yield (
+                "sample_rate",
+                f"a rate below 1 requires head.sharded=true, got {rate}; set head.sharded=true",
+            )
 
     # ---- What a subclass defines
 
@@ -131,7 +134,7 @@ class ShardedClasses(ClassHead):
         return cosine, F.ones_like(cosine)
 
     def finish_loss(self, F: Any, embedding: Any, loss: Any, cosine: Any, fraction: Any) -> Any:
-        """Return the loss of each image with the terms that depend on its embedding only, (B,)."""
+        """Return the loss of each image plus the terms that a subclass adds, (B,)."""
         return loss
 
     # ---- State of a sharded head
@@ -259,7 +262,8 @@ class ShardedClasses(ClassHead):
             inside = (labels >= 0) * (labels < shard.num_rows)
             local = mx.nd.where(inside, labels, known - 2)
             return local.astype(dtype), centres
-        # Sync: the host waits for the labels of all ranks, but for no computation of the device.
+        # Sync: the host waits for the labels of all ranks, but not for the network, on which the
+        # labels do not depend.
         numbers = labels.asnumpy()
         self._require_labels(numbers + shard.start)
         sample = self._sampler.draw(numbers)
@@ -273,7 +277,8 @@ class ShardedClasses(ClassHead):
         if len(bad):
             raise ValueError(
                 f"head: the label of image {bad[0]} in the batch of all ranks must be one of "
-                f"{self.num_classes} classes, got {labels[bad[0]]}; use 0 to C - 1"
+                f"{self.num_classes} classes, got {labels[bad[0]]}; "
+                f"use 0 to {self.num_classes - 1}"
             )
 
     @property
@@ -284,8 +289,8 @@ class ShardedClasses(ClassHead):
     def update_sharded_statistics(self, embedding: Any, label: Any, score: Any) -> None:
         """Update the running statistics with the images of this rank.
 
-        ``score`` holds the scores of the true classes of these images. The scores are complete
-        only if `needs_all_scores` is true.
+        ``score`` holds the scores of the true classes of these images. If `needs_all_scores` is
+        false, the score is 0 for each image whose class another rank holds.
         """
         self.update_statistics(embedding, label)
 

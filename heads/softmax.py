@@ -22,8 +22,8 @@ class Softmax(ShardedClasses):
 
     Symbols: x is the embedding; w_j and b_j are the weight vector and the bias of class j.
 
-    Equation 1 of Deng et al., "ArcFace", arXiv:1801.07698, is the same loss. A margin fraction has
-    no effect.
+    Equation 1 of Deng et al., "ArcFace", arXiv:1801.07698, is the same loss. The input
+    ``margin_fraction`` has no effect.
 
     Parameters
     ----------
@@ -45,7 +45,10 @@ class Softmax(ShardedClasses):
         """Yield a pair (key, sentence) for each setting that contradicts another setting."""
         yield from ShardedClasses.problems(options)
         if options["use_bias"] and options.get("sharded"):
-            yield "use_bias", "requires head.sharded=false, got true; set head.use_bias=false"
+            yield (
+                "use_bias",
+                "requires head.sharded=false, got head.sharded=true; set head.use_bias=false",
+            )
 
     def forward(self, embedding: Any, label: Any, margin_fraction: Any = None) -> Any:
         if self.shard is not None:

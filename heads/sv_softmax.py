@@ -20,10 +20,10 @@ class SVSoftmax(MarginSoftmax):
     Symbols: c_j is the cosine of an embedding to the centre of class j; psi is the cosine to the
     centre of the true class after the margin; s is ``scale``. A class j is hard if c_j > psi.
 
-    The margin fraction of a warm-up also applies to t. With m1 = 1, psi has the guard of
-    `heads.margins.additive_angle` where the angle to the true class exceeds pi - m2; neither the
-    paper nor the authors' code has a guard. With ``easy_margin`` the decision whether a class is
-    hard uses a psi that has the margin at every angle and no guard.
+    In a warm-up of the margin, ``margin_fraction`` also raises t from 1 to its value. With m1 = 1,
+    psi has the guard of `heads.margins.additive_angle` where the angle to the true class exceeds
+    pi - m2; the paper and the authors' code have no guard. With ``easy_margin`` the decision
+    whether a class is hard uses a psi that has the margin at every angle and no guard.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models in and out: networks of other projects and formats, and ours for other runtimes.
+"""Import networks of other projects and formats, and export our networks for other runtimes.
 
 The package imports a module only when one of the module's names is first used.
 """

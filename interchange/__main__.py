@@ -70,19 +70,21 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
             f"--{name}",
             type=_numbers,
             metavar="X[,X,X]",
-            help=f"number {meaning}, or one number per channel (default: what the "
-            "file states, or the values of its format)",
+            help=f"number {meaning}, or one number per channel (default: the value that the "
+            "file states, else the usual value for its format)",
         )
     parser.add_argument(
         "--colour-order",
         choices=("rgb", "bgr"),
-        help="order of the channels that the network takes (default: what the file states, or rgb)",
+        help="channel order of the images that the network expects (default: the order that the "
+        "file states, else rgb)",
     )
     parser.add_argument(
         "--image-size",
         type=_size,
         metavar="HEIGHTxWIDTH",
-        help="size of the images in pixels (default: what the file states)",
+        help="size of the images in pixels (default: the size that follows from the file, else "
+        "112x112)",
     )
     parser.add_argument(
         "--calibrate",
@@ -106,16 +108,20 @@ def _add_export_options(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=expand_home,
         metavar="PATH",
-        help="file to write; for symbol the prefix of PREFIX-symbol.json and PREFIX-0000.params",
+        help="file to write; with --format symbol, PREFIX of the two files PREFIX-symbol.json and "
+        "PREFIX-0000.params",
     )
     parser.add_argument(
         "--scaling",
         choices=("inside", "outside"),
-        help="onnx only: the file takes pixels from 0 to 255 (inside, default), or "
-        "(x - 127.5) / 127.5 for pixels x (outside)",
+        help="onnx only: input of the exported network for pixels x from 0 to 255: x itself "
+        "(inside, default), or (x - 127.5) / 127.5 (outside)",
     )
     parser.add_argument(
-        "--with-centres", action="store_true", help="add the class centres of the head as fc7"
+        "--with-centres",
+        action="store_true",
+        help="onnx and symbol only: add an output fc7, the cosines between the embedding and the "
+        "class centres of the head",
     )
     parser.add_argument(
         "--licence",
@@ -125,7 +131,7 @@ def _add_export_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> float | tuple[float, ...]:
-    """Return the number, or the three numbers, of an option."""
+    """Convert the text of an option to one number, or to three numbers."""
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -139,7 +145,7 @@ def _numbers(text: str) -> float | tuple[float, ...]:
 
 
 def _size(text: str) -> tuple[int, int]:
-    """Return the (height, width) of an option."""
+    """Convert the text HEIGHTxWIDTH of an option to (height, width)."""
     match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     if not match:
         raise argparse.ArgumentTypeError(
@@ -180,8 +186,11 @@ def _calibration_images(options: argparse.Namespace) -> np.ndarray:
     """Return the pixels (N, height, width, 3) of the images of the option ``--calibrate``."""
     import numpy as np
 
+    from interchange.read_onnx import stated_image_size
+    from interchange.recognise import USUAL_IMAGE_SIZE
+
     paths = find_images(options.calibrate)[:MAX_CALIBRATION_IMAGES]
-    size = options.image_size or (112, 112)
+    size = options.image_size or stated_image_size(options.path) or USUAL_IMAGE_SIZE
     pixels = []
     for image in read_images(paths, size):
         if image.pixels is None:
@@ -214,6 +223,7 @@ def run_export(options: argparse.Namespace) -> None:
         scaling=options.scaling or "inside",
         with_centres=options.with_centres,
         provenance=Provenance(options.licence, commit()),
+        notify=_print_notice,
     )
     print(f"{', '.join(map(str, files))}: {_describe(model)}")
     print(f"next: python -m evaluation compare-images --model {out} A.jpg B.jpg")
@@ -228,7 +238,11 @@ def _check_parent(out: Path) -> None:
 
 def _print_notices(model: StoredModel) -> None:
     for notice in model.notices:
-        print(f"interchange: {notice}", file=sys.stderr)
+        _print_notice(notice)
+
+
+def _print_notice(notice: str) -> None:
+    print(f"interchange: {notice}", file=sys.stderr)
 
 
 def _describe(model: StoredModel) -> str:

@@ -2,8 +2,8 @@
 """Names that InsightFace's arcface_torch gives to the tensors of our networks.
 
 The source is recognition/arcface_torch/backbones/iresnet.py and mobilefacenet.py of InsightFace
-(https://github.com/deepinsight/insightface).  The shapes of the tensors state the depth, the
-embedding size and the image size.
+(https://github.com/deepinsight/insightface).  The depth, the embedding size and the image size of a
+network follow from the names and the shapes of its tensors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from nets.mobilefacenet import BLOCKS, STEM_CHANNELS
 from ranges import settings
 
 IGNORED = ".num_batches_tracked"
-"""End of the names of PyTorch's counters of training steps, which no network needs."""
+"""Suffix of the names of the tensors that count the training steps of PyTorch's BatchNorm layers.
+
+The counters do not change the embeddings, so readers of a file skip them."""
 _ROLES = {"gamma": "weight", "beta": "bias", "alpha": "weight"}
 _STAGE = re.compile(r"stages\.(\d+)\.(\d+)\.(.+)")
 _UNIT = {
@@ -43,8 +45,8 @@ _MOBILEFACENET = {
 }  # fmt: skip
 _GDC = {"embedding.linear": "features.layers.2", "embedding.norm": "features.layers.3"}
 _CURE = (
-    "use a file of iresnet18, 34, 50, 100, 200, of get_mbf or of get_mbf_large, or export the "
-    "model to ONNX"
+    "use a file of arcface_torch's iresnet18, 34, 50, 100 or 200, get_mbf or get_mbf_large, or "
+    "export the model to ONNX"
 )
 _STEM_BLOCK = re.compile(r"stem_depthwise\.(\d+)\.(\w+)")
 MOBILEFACENETS: Mapping[str, tuple[str, tuple[int, ...]]] = {
@@ -52,9 +54,11 @@ MOBILEFACENETS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "mbf": ("mbf", BLOCKS),
     "mbf_large": ("mbf_large", (2, 8, 12, 4)),
 }
-"""Mapping from our MobileFaceNets that arcface_torch has to its name for them and to the blocks.
+"""Mapping from each of our MobileFaceNets that arcface_torch has too, to a pair.
 
-arcface_torch's mbf with scale 1 is our mobilefacenet."""
+The pair is arcface_torch's name of the network, and the numbers of blocks that
+`nets.mobilefacenet.MobileFaceNet` defines.  arcface_torch's mbf with scale 1 is our
+mobilefacenet."""
 
 
 def torch_name(net_name: str, name: str) -> str:
@@ -85,7 +89,8 @@ def _mobilefacenet_module(module: str) -> str:
     block, _, part = module.rpartition(".")
     layer = f"layers.{_CONV[part]}"
     if match := _STAGE.fullmatch(block):
-        # Each stage is two modules: its first bottleneck, and a module with its other bottlenecks.
+        # In arcface_torch, each stage is two modules: the first bottleneck of the stage, and a
+        # module with the other bottlenecks.
         stage, index = int(match[1]), int(match[2])
         first = f"layers.{2 + 2 * stage}"
         start = first if index == 0 else f"layers.{3 + 2 * stage}.layers.{index - 1}"
@@ -112,7 +117,7 @@ def find_net(
     tensors
         Tensors of the file by name.
     image_size
-        (height, width) of the images in pixels; None for the size that the shapes state.
+        (height, width) of the images in pixels; None derives the size from the shapes.
 
     Returns
     -------
@@ -152,7 +157,8 @@ def _find_iresnet(
     if image_size is None and (remainder or side * side != positions or not side):
         raise InterchangeError(
             f"{path}: the tensor 'fc.weight' must fit a square feature map of "
-            f"{STAGE_CHANNELS[-1]} channels, got the shape {weight}; state the image size"
+            f"{STAGE_CHANNELS[-1]} channels, got the shape {weight}; state the image size with "
+            "python -m interchange import PATH --out FOLDER --image-size HEIGHTxWIDTH"
         )
     size = image_size or (side << HALVINGS, side << HALVINGS)
     return {"name": f"iresnet{depth}", "embedding_size": weight[0]}, size
@@ -191,11 +197,14 @@ def _stem_blocks(tensors: Mapping[str, StoredTensor]) -> int:
 def _require(
     path: str, tensors: Mapping[str, StoredTensor], name: str, axes: int
 ) -> tuple[int, ...]:
-    """Return the shape of a tensor; raise InterchangeError unless the tensor has ``axes`` axes."""
+    """Return the shape of a tensor.
+
+    Raise InterchangeError if the tensor is missing, does not have ``axes`` axes, or is empty.
+    """
     shape = tensors[name].shape if name in tensors else None
     if shape is None or len(shape) != axes or 0 in shape:
         found = "no such tensor" if shape is None else f"the shape {shape}"
         raise InterchangeError(
-            f"{path}: must have a tensor {name!r} of {axes} axes, got {found}; {_CURE}"
+            f"{path}: must have a non-empty tensor {name!r} with {axes} axes, got {found}; {_CURE}"
         )
     return shape

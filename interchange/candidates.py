@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table of our networks, and numbers that show which of our networks a graph may be."""
+"""Find which of our networks a graph may be, from the numbers of its layers and channels."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from interchange.graph import Graph
 
 SE_LAYERS = 2
-"""Number of convolutions of a squeeze-and-excitation."""
+"""Number of convolutions in a squeeze-and-excitation block."""
 
 
 class Clues(NamedTuple):
-    """Numbers of a graph that tell our networks apart."""
+    """Numbers of layers and channels in a graph, by which our networks differ."""
 
     layers: int
     """Number of convolutions and dense layers, without those of the embedding output."""
@@ -39,7 +39,7 @@ class Clues(NamedTuple):
     square: tuple[int, ...]
     """Numbers of output channels of the 3x3 convolutions without groups, in forward order."""
     squeezes: int
-    """Number of sigmoid functions, one for each squeeze-and-excitation."""
+    """Number of sigmoid functions: one in each squeeze-and-excitation block or attention module."""
     slopes: int
     """Number of PReLUs."""
 
@@ -49,7 +49,8 @@ class Candidate(NamedTuple):
 
     name: str
     layers: int
-    """Number of convolutions and dense layers without squeeze-and-excitation and output."""
+    """Number of convolutions and dense layers, without those of the embedding output and of
+    squeeze-and-excitation blocks."""
     squeezes: tuple[int, ...]
     """Possible numbers of sigmoid functions."""
     stem: int
@@ -58,7 +59,7 @@ class Candidate(NamedTuple):
     """Largest number of output channels of a convolution at width 1."""
     default_width: float = 1.0
     has_se: bool = False
-    """Whether the network has the setting ``se``."""
+    """Whether the network has the setting ``se``, which adds squeeze-and-excitation blocks."""
 
     def fits(self, clues: Clues) -> bool:
         """Return whether the network has the numbers of layers in ``clues``."""
@@ -102,9 +103,11 @@ def find_clues(graph: Graph, ending: Ending) -> Clues:
 
 
 def _widths(*ratios: float) -> Iterator[float]:
-    """Yield the widths that quotients of numbers of channels may stand for, usual widths first.
+    """Yield possible values of the setting ``width`` of a network, usual values first.
 
-    Two widths define the same network if they give the same numbers of channels.
+    Each ratio is a number of channels in a graph, divided by that number at width 1.  A ratio may
+    differ from the width, because networks round their numbers of channels.  Widths that are
+    rounded to the same numbers of channels define the same network.
     """
     rounded: list[Callable[[float], float]] = [
         lambda ratio: float(round(ratio)),
@@ -139,7 +142,7 @@ def iresnet_options(clues: Clues) -> Iterator[dict[str, Any]]:
 
 
 def _mobilefacenet(name: str, blocks: tuple[int, ...], scale: int = 1) -> Candidate:
-    # The 2 layers are the first convolution and the last 1x1 convolution.  Each bottleneck has 3
+    # The number 2 counts the first convolution and the last 1x1 convolution.  Each bottleneck has 3
     # convolutions.
     stem = 1 if blocks[0] == 1 else 3 * blocks[0]
     layers = 2 + stem + 3 * sum(1 + count for count in blocks[1:])
@@ -147,12 +150,13 @@ def _mobilefacenet(name: str, blocks: tuple[int, ...], scale: int = 1) -> Candid
 
 
 def _attention(depth: int) -> Candidate:
-    # A module has 4 units outside of its mask.  A mask of L levels has 3 L - 1 units and 2 more
-    # convolutions.
+    # An attention module has 4 residual units outside of its mask.  A mask of L levels has 3 L - 1
+    # units and 2 more convolutions.  A unit has 3 convolutions.
     modules = MODULES[depth]
     levels = [len(modules) - index for index in range(len(modules))]
     units = sum(count * (3 + 3 * level) for count, level in zip(modules, levels, strict=True))
-    # These are the first unit of each stage with attention, and the three units of the last stage.
+    # Outside of the attention modules are the first unit of each of the three stages with
+    # attention, and the three units of the last stage.
     first = 2 * len(modules)
     layers = 1 + 3 * (units + first) + len(modules) + 1 + 2 * sum(modules)
     return Candidate(
@@ -191,8 +195,8 @@ def _densenet(depth: int) -> Candidate:
 def _vargfacenet() -> Candidate:
     units = sum(VARGFACENET_UNITS)
     plain = units - len(VARGFACENET_UNITS)
-    # The terms belong to: the first convolution, the unit of the stem, the units with two branches,
-    # the other units, the last layers.
+    # The terms of the sum are the numbers of layers in: the first convolution, the unit of the
+    # stem, the units with two branches, the other units, the last layers.
     layers = 1 + 6 + 8 * len(VARGFACENET_UNITS) + 4 * plain + 3
     stem = VARGFACENET_CHANNELS[0]
     return Candidate(

@@ -15,7 +15,7 @@ from normalization import MEAN, STD
 IMAGES = 64
 """Number of random images of a comparison."""
 MAX_DIFFERENCE = 1e-4
-"""Largest absolute difference of two embeddings of L2 norm 1 that counts as equal."""
+"""Two embeddings of L2 norm 1 count as equal if no value differs by more than this number."""
 BATCH_IMAGES = 16
 
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -51,7 +51,8 @@ def require_equal(first: Embed, second: Embed, image_size: tuple[int, int], wher
     Raises
     ------
     InterchangeError
-        If normalised embeddings differ by more than `MAX_DIFFERENCE`, or are not finite.
+        If values of the normalised embeddings differ by more than `MAX_DIFFERENCE`, or are not
+        finite.
     """
     worst, pixels = 0.0, random_pixels(image_size)
     for start in range(0, IMAGES, BATCH_IMAGES):
@@ -60,9 +61,9 @@ def require_equal(first: Embed, second: Embed, image_size: tuple[int, int], wher
         difference = float(np.abs(one - two).max()) if one.shape == two.shape else np.inf
         if not difference <= MAX_DIFFERENCE:
             raise InterchangeError(
-                f"{where}: the converted network must give the same embeddings within "
-                f"{MAX_DIFFERENCE:g}, got a difference of {difference:.2g}; check that the weights "
-                "are finite (no file was written)"
+                f"{where}: the converted network must give the same embeddings as the original "
+                f"within {MAX_DIFFERENCE:g}, got a difference of {difference:.2g}; check that the "
+                "weights are finite (no file was written)"
             )
         worst = max(worst, difference)
     return worst

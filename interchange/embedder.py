@@ -94,7 +94,7 @@ class Embedder:
     flip, batch_size
         See `load_embedder`.
     notices
-        Sentences for the user.
+        Sentences for the user, for example why MXNet computes the embeddings on a CPU.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Embedder:
         self.embedding_size = int(model.net["embedding_size"])
         """Number of dimensions E of an embedding."""
         self.threshold = model.threshold
-        """Cosine from which two images count as one person; None if the model states none."""
+        """Least cosine at which two images count as one person; None if the model states none."""
         self.flip, self.batch_size, self.runtime, self.notices = flip, batch_size, runtime, notices
         self._forward = forward
 
@@ -207,7 +207,8 @@ def _mxnet_forward(model: StoredModel, ctx: Any) -> Forward:
     from interchange.stored_net import build_stored_net
 
     net = build_stored_net(model, ctx)
-    # Without static_shape: batches differ in size, and MXNet would plan its memory for each size.
+    # static_shape stays False: the batches differ in size, and with static_shape MXNet would plan
+    # its memory again for each size.
     net.hybridize(static_alloc=True)
 
     def forward(images: np.ndarray) -> np.ndarray:
@@ -245,8 +246,8 @@ def session_options(cores: int, load: float) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = cores
     options.log_severity_level = 3  # errors
     if load > BUSY_LOAD * cores:
-        # Waiting threads would spin on cores that the computing thread needs: MobileFaceNet with
-        # one image took 2.3 times as long on 2 cores with a load of 10.
+        # Waiting threads would spin on cores that other threads need to compute.  On 2 cores with a
+        # load average of 10, spinning made MobileFaceNet 2.3 times as slow for one image.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 

@@ -17,18 +17,18 @@ class Ending(NamedTuple):
     """Last layers of a graph."""
 
     outputs: tuple[str, ...]
-    """Keys of `nets.embedding.OUTPUTS` whose operations the graph may end with, likely ones
-    first."""
+    """Embedding outputs that the graph may end with, likely ones first: keys of
+    `nets.embedding.OUTPUTS`."""
     embedding_size: int | None
-    """Number of dimensions of the embedding; None if no layer has as many outputs."""
+    """Number of dimensions of the embedding; None if no weight states it, as for the output "Z"."""
     features: int
     """Number of inputs of the last dense layer; 0 if there is none."""
     layers: int
-    """Number of convolutions and dense layers that belong to the output."""
+    """Number of convolutions and dense layers that belong to the embedding output."""
 
 
 def find_ending(graph: Graph) -> Ending | None:
-    """Read the last layers of a graph; return None if they are not an embedding output."""
+    """Read the last layers of a graph; return None if it has only normalisations and PReLUs."""
     steps = _main_path(graph)
     norm, activated = False, False
     last = next(steps, None)
@@ -59,13 +59,13 @@ def find_ending(graph: Graph) -> Ending | None:
 
 
 def pool_kernel(graph: Graph) -> tuple[int, int] | None:
-    """Return the kernel of the last grouped convolution that reduces a feature map to one pixel."""
+    """Return the kernel of the last convolution that `_is_global` accepts; None without one."""
     found = [node.attributes["kernel"] for node in graph if _is_global(node)]
     return found[-1] if found else None
 
 
 def with_dense_ending(graph: Graph) -> Graph:
-    """Return the graph; a dense layer replaces a last 1x1 convolution whose input is one pixel.
+    """Return the graph with a dense layer in place of a last 1x1 convolution of a single pixel.
 
     GluonFR's MobileFaceNet computes the embedding with such a convolution.
     """
@@ -112,7 +112,11 @@ def _count(graph: Graph, node: Node) -> int:
 
 
 def _is_global(node: Node) -> bool:
-    """Return whether a node is a grouped convolution without padding."""
+    """Return whether a node is a grouped convolution without padding.
+
+    In our networks, the kernel of such a convolution covers the whole feature map, so the output is
+    one pixel.
+    """
     return (
         node.op == "conv" and node.attributes["groups"] > 1 and node.attributes["padding"] == (0, 0)
     )

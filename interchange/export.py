@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ class Provenance:
     licence: str | None = None
     """Licence of the weights; None if unknown."""
     commit: str | None = None
-    """Version of this program; None if unknown."""
+    """Git commit of this program; None if unknown."""
 
 
 def export_model(
@@ -38,6 +38,7 @@ def export_model(
     scaling: Scaling = "inside",
     with_centres: bool = False,
     provenance: Provenance | None = None,
+    notify: Callable[[str], object] | None = None,
 ) -> list[Path]:
     """Write a model and its model card; return the paths of the files.
 
@@ -51,10 +52,14 @@ def export_model(
     format
         One of FORMATS.
     scaling
-        Only for "onnx": "inside" for a file that takes pixels, "outside" for one that takes
-        (x - 127.5) / 127.5 for pixels x.
+        Only for "onnx": input of the file for pixels x from 0 to 255.  "inside": x itself.
+        "outside": (x - 127.5) / 127.5.
     with_centres
-        Add the class centres of the head under the name "fc7"; "safetensors" refuses this.
+        Add an output "fc7": the cosines between the embedding and the class centres of the head.
+        The format "safetensors" refuses this.
+    notify
+        Function that gets each sentence that the user of the files should read, for example if
+        arcface_torch expects another image size.
 
     Raises
     ------
@@ -64,14 +69,17 @@ def export_model(
     """
     facts = provenance or Provenance()
     stated = {"licence": facts.licence, "commit": facts.commit}
-    # Make the card once before any file is written, because the card may raise an error.
+    # Make the card here and discard it: if its text cannot be made, no file is written.
     model_card(model, out.name, {}, **stated)
     if format == "onnx":
         files, contract = _export_onnx(model, out, scaling, with_centres, facts)
     elif format == "symbol":
         files, contract = _export_symbol(model, out, with_centres)
     else:
-        files, contract = _export_safetensors(model, out, with_centres, facts)
+        files, contract, notices = _export_safetensors(model, out, with_centres, facts)
+        if notify:
+            for notice in notices:
+                notify(notice)
     return [*files, write_model_card(model, out, contract, **stated)]
 
 
@@ -127,7 +135,8 @@ def _export_symbol(
 
 def _export_safetensors(
     model: StoredModel, path: Path, with_centres: bool, facts: Provenance
-) -> tuple[list[Path], Mapping[str, str]]:
+) -> tuple[list[Path], Mapping[str, str], tuple[str, ...]]:
+    """Write the file; return the paths, the facts for the model card and the notices."""
     if with_centres:
         raise InterchangeError(
             f"{path}: a safetensors file contains the network alone, got a request for class "
@@ -135,5 +144,5 @@ def _export_safetensors(
         )
     from interchange.write_safetensors import torch_contract, write_safetensors
 
-    write_safetensors(model, path, _metadata(model, facts))
-    return [path], torch_contract(model)
+    notices = write_safetensors(model, path, _metadata(model, facts))
+    return [path], torch_contract(model), notices

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recognise GluonFR's networks by the order, the roles and the shapes of their parameters.
 
+The role of a parameter is the last part of its name, such as weight or gamma.
+
 Gluon saves the parameters of a network in the order in which the network has created its blocks.
 Our networks create the same blocks as GluonFR's networks, in the same order.
 """
@@ -67,8 +69,8 @@ def find_by_order(
                 return net, size, dict(zip(tensors, layers, strict=True))
     raise InterchangeError(
         f"{path}: must be GluonFR's mobilefacenet or one of {', '.join(NAMES.values())}, got "
-        f"{len(tensors)} tensors, {describe_names([*tensors])}; save the network with export() in "
-        "GluonFR and import the symbol"
+        f"{len(tensors)} tensors, {describe_names([*tensors])}; save the network with Gluon's "
+        "export() and import the symbol files"
     )
 
 

@@ -11,7 +11,7 @@ operation        tensors and their shapes                attributes
 conv             weight (O, C / groups, h, w), [bias]    kernel, stride, padding, dilation: pairs;
                                                          groups
 batch_norm       gamma, beta, running_mean,              epsilon, momentum, fixed_scale (whether
-                 running_var: (C,) each                  training keeps gamma at 1; gamma is 1 then)
+                 running_var: (C,) each                  gamma is 1 and training keeps it at 1)
 dense            weight (O, features), [bias]            none; the input is flattened to (B, -1)
 prelu            slope (C,)                              none
 leaky_relu, elu                                          slope: number
@@ -23,14 +23,15 @@ affine                                                   scale, shift: numbers, 
                                                          number per channel; scale * x + shift
 pool                                                     kind: "max" or "average"; kernel, stride,
                                                          padding: pairs; ceil_mode; include_padding
-global_pool                                              kind: "max", "average" or "sum"; keeps
-                                                         (B, C, 1, 1)
+global_pool                                              kind: "max", "average" or "sum"; the
+                                                         output is (B, C, 1, 1)
 add, multiply, subtract, divide, maximum, minimum        broadcast (whether the shapes may differ)
 concat                                                   axis
-split                                                    axis, parts, squeeze; one output per part
+split                                                    axis, parts (number of outputs), squeeze
+                                                         (whether the outputs lack the axis)
 slice                                                    axis, begin, end (None: to the end)
 flatten                                                  none; the output is (B, C * H * W)
-reshape                                                  shape: 0 copies a side, -1 is computed
+reshape                                                  shape; 0 copies a dimension, -1 infers it
 transpose                                                axes
 squeeze, expand_dims                                     axis
 sum, mean                                                axis (None, number or tuple), keepdims
@@ -41,8 +42,8 @@ l2_normalize                                             over: "instance" (all a
 dropout                                                  rate
 identity                                                 none
 constant         value                                   none; no inputs
-mxnet.<Name>                                             attributes of MXNet's operator as texts; an
-                                                         operator outside this vocabulary
+mxnet.<Name>                                             an MXNet operator outside of this table,
+                                                         with MXNet's attributes as texts
 ===============  ======================================  ==========================================
 """
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from interchange.graph import Graph, Output
 
 NAMES = {"slope": "alpha"}
-"""Last parts of parameter names; training applies no weight decay to names that end in alpha."""
+"""Mapping from the role of a tensor to the last part of its parameter name, where they differ.
+
+Training applies no weight decay to parameters whose names end in alpha."""
 MAX_ELEMENTS = 2**31
 """Number of elements that each value of a graph must stay below for one image."""
 
@@ -59,7 +61,10 @@ def stored_model(
         size = image_size or graph.image_size or USUAL_IMAGE_SIZE
         net, parameters = graph_net(graph, source, size)
         reason = str(error).rpartition("; ")[0] or str(error)
-        notice = f"the network is none of ours and is used as a graph: {reason}"
+        notice = (
+            "the network is none of this project's networks and is used as a graph "
+            f'(net.name "graph"): {reason}'
+        )
         model = StoredModel(
             source, kind, net, size, parameters, notices=(*notices, notice), **fields
         )
@@ -81,7 +86,7 @@ def graph_net(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the arguments of `nets.build_net` for a graph, and the parameters of that network.
 
-    A slope of PReLU that all channels share becomes one slope for each channel.
+    If all channels of a PReLU share one slope, the parameters contain it once for each channel.
 
     Raises
     ------
@@ -111,7 +116,7 @@ def infer_shapes(
     where: str,
     image_size: tuple[int, int],
 ) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each value of a symbol for one image, by the names of the outputs.
+    """Return the shapes of all values in a symbol for one image, keyed by the names of the values.
 
     Raises
     ------
@@ -139,7 +144,7 @@ def infer_shapes(
 
 
 def _with_slopes(graph: Graph, where: str) -> Graph:
-    """Give each PReLU with a shared slope one slope for each channel."""
+    """Repeat the slope of each PReLU whose channels share one slope, once for each channel."""
     shared = [n for n in graph if n.op == "prelu" and graph.tensors[n.tensors["slope"]].size == 1]
     if not shared:
         return graph

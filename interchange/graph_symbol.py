@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from interchange.graph import Graph, Node
 
 SUFFIXES = {"running_mean": "moving_mean", "running_var": "moving_var", "slope": "gamma"}
-"""Last parts of the names that MXNet gives to parameters, where they differ from the roles."""
+"""Mapping from the role of a tensor to the last part of its name in MXNet, where they differ."""
 VECTORS = ("dense", "flatten")
 """Operations whose output has the shape (B, C)."""
 MXNET_VERSION = 10901
@@ -49,8 +49,8 @@ def graph_symbol(
     where
         Path of the source of the graph, for error messages.
     suffixes
-        Mapping from the role of a tensor to the last part of its name.  A role without an entry is
-        the last part itself.  The first part is the name of the node.
+        Mapping from the role of a tensor to the last part of the name of its variable.  For a role
+        without an entry, the role itself is the last part.  The first part is the name of the node.
 
     Raises
     ------
@@ -71,7 +71,7 @@ class _Writer:
         self.graph, self.where, self.suffixes = graph, where, suffixes
         self.content: list[dict[str, Any]] = []
         self.parameters: dict[str, np.ndarray] = {}
-        self.variables: dict[str, int] = {}  # name of a tensor of the graph -> number of its node
+        self.variables: dict[str, int] = {}  # name of a tensor -> index of its node in content
         self.values: dict[Output, tuple[int, int]] = {}
         self.vectors: set[Output] = set()  # values of shape (B, C)
         self.names: set[str] = set()
@@ -94,7 +94,7 @@ class _Writer:
     def _add(
         self, op: str, name: str, inputs: Sequence[tuple[int, int]], attributes: Mapping[str, Any]
     ) -> int:
-        """Add a node and return its number."""
+        """Add a node and return its index in ``content``."""
         unique = next(n for n in (name, *(f"{name}_{i}" for i in range(len(self.names) + 1)))
                       if n not in self.names)  # fmt: skip
         self.names.add(unique)
@@ -186,5 +186,5 @@ class _Writer:
 
 
 def _as_text(value: Any) -> str:
-    """Convert an attribute to text with all digits of a number."""
+    """Convert an attribute to text; the text of a float has all digits."""
     return repr(value) if isinstance(value, float) else str(value)

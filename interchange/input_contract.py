@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Give a graph the input that our networks have: RGB, (x - 127.5) / 128 for pixels x.
+"""Change a graph so that its input is that of our networks: RGB, (x - 127.5) / 128 for pixels x.
 
-A model states its own input as scaling nodes in the graph, or its user states mean and divisor.
+The original input of the graph is known from scaling nodes at its start, or the user states the
+mean and the divisor.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def has_scaling(graph: Graph) -> bool:
     """Return whether the input of a graph is pixels.
 
     Such a graph begins with scaling nodes, or with a batch normalisation of the pixels, as
-    InsightFace's input option 2 does.
+    InsightFace's networks with version_input=2 do.
     """
     stripped, scale, shift = _leading_scaling(graph)
     first = stripped.consumers().get(Output(stripped.inputs[0]), [])
@@ -35,12 +36,13 @@ def adapt_input(
 ) -> Graph:
     """Return a graph that computes the same embeddings from the input of our networks.
 
-    The function removes scaling nodes at the start of the graph.  Then a difference from the mean
-    or divisor of our networks changes the first layer.  In a first batch normalisation, the
-    statistics change.  In a first convolution, the weights change if only the divisor differs.
-    Both changes are exact.  If the mean before a first convolution differs, the function puts a
-    node of scale and shift in front of the graph, because the convolution pads the output of that
-    node with 0.
+    The function removes scaling nodes at the start of the graph.  The input that the remaining
+    graph needs is scale * z + shift, where z is the input of our networks.  If the first layers are
+    batch normalisations, their statistics absorb scale and shift.  If the first layers are
+    convolutions and the shift is 0, their weights absorb the scale.  Both changes are exact.
+    Otherwise the function puts a node "affine", which computes scale * z + shift, in front of the
+    graph.  Convolution weights cannot absorb a shift, because the padding of the convolution is 0
+    after the shift.
 
     Parameters
     ----------
@@ -67,21 +69,21 @@ def adapt_input(
             or (name == "std") & (values <= 0).any()
         ):
             raise InterchangeError(
-                f"{where}: {name} must be one number or three, and std above 0, got "
-                f"{values.tolist()}; the usual values are 127.5 and 127.5"
+                f"{where}: {name} must be one number or three, all finite, and std above 0, got "
+                f"{values.tolist()}; 127.5 is usual for mean and std"
             )
     if colour_order not in ("rgb", "bgr"):
         raise InterchangeError(
             f"{where}: the colour order must be 'rgb' or 'bgr', got {colour_order!r}; use 'rgb'"
         )
     stripped, scale, shift = _leading_scaling(graph)
-    # x = STD * z + MEAN for the input z of our networks.
+    # Pixels are x = STD * z + MEAN, where z is the input of our networks.
     own_scale = scale * STD / stds
     own_shift = scale * (MEAN - means) / stds + shift
     if np.allclose(own_shift, 0, atol=1e-6):
         own_shift = np.zeros(1)
     if colour_order == "bgr":
-        # Reverse the order of the weights and of the numbers per channel from BGR to RGB.
+        # Reverse the input channels of the weights, and the numbers per channel, from BGR to RGB.
         stripped = _reverse_channels(stripped, where)
         own_scale, own_shift = own_scale[::-1], own_shift[::-1]
     if np.allclose(own_scale, 1, rtol=1e-7) and not own_shift.any():
@@ -96,10 +98,10 @@ def adapt_input(
 def pixel_function(
     embed: Callable[[np.ndarray], np.ndarray], *, mean: Values, std: Values, colour_order: str
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function of RGB pixels from a function of the input that a graph needs.
+    """Return a function that converts RGB pixels to the input of a graph and calls ``embed`` on it.
 
-    Parameters are those of `adapt_input`; ``embed`` computes embeddings (B, E) from the input
-    (B, 3, H, W) of the graph.
+    ``embed`` computes embeddings (B, E) from the input (B, 3, H, W) of the graph.  The other
+    parameters are those of `adapt_input`.
     """
     means, stds = (np.asarray(each, np.float32).reshape(1, -1, 1, 1) for each in (mean, std))
 
@@ -126,7 +128,10 @@ def _leading_scaling(graph: Graph) -> tuple[Graph, np.ndarray, np.ndarray]:
 
 
 def _first_convs(graph: Graph) -> list[Node]:
-    """Return the nodes that use the input if all are convolutions without groups, else []."""
+    """Return the nodes that use the input, or [] if one cannot absorb a change of the input.
+
+    All of them must be convolutions without groups, and no other node may share their weights.
+    """
     first = graph.consumers().get(Output(graph.inputs[0]), [])
     plain = all(node.op == "conv" and node.attributes["groups"] == 1 for node in first)
     shared = {node.tensors.get("weight") for node in first}
@@ -135,7 +140,7 @@ def _first_convs(graph: Graph) -> list[Node]:
 
 
 def _scale_weights(graph: Graph, scale: np.ndarray) -> Graph | None:
-    """Scale the input channels of the first convolutions; None if other nodes use the input."""
+    """Scale the input channels of the first convolutions; None if `_first_convs` finds none."""
     names = {node.tensors["weight"] for node in _first_convs(graph)}
     if not names:
         return None
@@ -148,9 +153,13 @@ def _scale_norms(graph: Graph, scale: np.ndarray, shift: np.ndarray) -> Graph | 
     """Change the statistics of the first batch normalisations; return None if that is impossible.
 
     A batch normalisation of scale * x + shift is exactly a batch normalisation of x with other
-    statistics.
+    statistics if the scale is positive.  The change is impossible if a scale is 0 or negative, if
+    other nodes use the input, or if a variance would be negative.
     """
     norms = graph.consumers().get(Output(graph.inputs[0]), [])
+    # The statistics cannot absorb the sign of a scale, because a variance has no sign.
+    if (scale <= 0).any():
+        return None
     if not norms or any(node.op != "batch_norm" for node in norms):
         return None
     changed = {}

@@ -73,7 +73,7 @@ def fit_layers(
 
     Returns
     -------
-    float32 parameters by our names.
+    float32 parameters, keyed by their names in our network.
 
     Raises
     ------
@@ -118,7 +118,8 @@ def fit_layers(
 def fold_bias(parameters: dict[str, np.ndarray]) -> None:
     """Replace the bias b of the last linear layer by a change of the running mean m, in place.
 
-    The batch normalisation that follows computes (W x + b - m) s + beta, so m - b is exact.
+    The batch normalisation that follows computes (W x + b - m) s + beta.  Without b, the running
+    mean m - b gives exactly the same result.
     """
     if BIAS in parameters:
         mean = parameters["embedding.norm.running_mean"].astype(np.float64)
@@ -130,14 +131,17 @@ def with_own_input(
 ) -> StoredModel:
     """Return the model that takes the input of our networks instead of (x - mean) / std.
 
-    Another divisor or colour order changes the weights of the first convolution; this change is
-    exact.  For another mean the model becomes the network "graph", which begins with a scale and a
-    shift, because the first convolution pads the shifted values with 0.
+    Another colour order changes the weights of the first convolution.  Another mean or divisor
+    changes the weights of a first convolution, or the statistics of a first batch normalisation.
+    These changes are exact.  If they are impossible, for example with another mean before a first
+    convolution, the model becomes the network "graph" with a scale and a shift at its start, see
+    `interchange.input_contract.adapt_input`.
 
     Raises
     ------
     InterchangeError
-        If mean, std or colour order are invalid.
+        If mean, std or colour order is invalid, or if the colour order is "bgr" and the network
+        does not begin with a convolution.
     """
     graph = model_graph(model)
     adapted = adapt_input(graph, model.source, mean=mean, std=std, colour_order=colour_order)
@@ -147,8 +151,8 @@ def with_own_input(
         changed = [n for n in parameters if parameters[n] is not graph.tensors[n]]
         if changed:
             notices.append(
-                f"the conversion to the input (x - {mean}) / {std} in {colour_order.upper()} is "
-                f"now part of {', '.join(changed)}"
+                f"the values of {', '.join(changed)} now contain the conversion of images to the "
+                f"input of the model, (x - {mean}) / {std} for {colour_order.upper()} pixels x"
             )
         return replace(model, parameters=parameters, notices=tuple(notices))
     net, parameters = graph_net(adapted, model.source, model.image_size)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Match the graph of another project's network against the graph of one of our networks.
 
-Both graphs are walked from the output to the input at the same time.  Two operations match if their
-attributes and the shapes of their tensors agree.  Names do not matter.  Four differences are
+The module traverses both graphs together, from the output to the input.  Two operations match if
+their attributes and the shapes of their tensors agree.  Names do not matter.  Four differences are
 converted exactly:
 
 - A bias before a batch normalisation is subtracted from the running mean.
@@ -39,13 +39,14 @@ class Match:
     """Parameters with which our network computes the same function as the other network."""
 
     parameters: dict[str, np.ndarray]
-    """float32 parameters by our names."""
+    """float32 parameters, keyed by their names in our network."""
     unfolded: tuple[str, ...] = ()
     """Names of our batch normalisations, for example "stem.norm", that the other network has folded
     into the layer before.  Each has gamma 1, running_mean 0, running_var 1 - epsilon and the bias
-    of that layer as beta.  If the statistics of the layer's output are mean m and variance v, the
-    values gamma = sqrt(v + epsilon), beta = bias + m, running_mean = m and running_var = v compute
-    the same function, and are a better start for training."""
+    of that layer as beta.  If the output of the layer without its bias has mean m and variance v,
+    the values gamma = sqrt(v + epsilon), beta = bias + m, running_mean = m and running_var = v
+    compute the same function.  They are a better start for training, see
+    `interchange.norm_statistics`."""
 
 
 def match_graphs(ours: Graph, theirs: Graph, where: str) -> Match:
@@ -54,7 +55,8 @@ def match_graphs(ours: Graph, theirs: Graph, where: str) -> Match:
     Parameters
     ----------
     ours
-        Graph of one of our networks from `interchange.net_graph`; its tensors may have no values.
+        Graph of one of our networks from `interchange.net_graph`; only the shapes of its tensors
+        are used.
     theirs
         Graph whose input is normalised as our networks need it, see `interchange.input_contract`.
     where
@@ -101,7 +103,7 @@ class _Matcher:
         return Match(self.parameters, tuple(reversed(self.unfolded)))
 
     def _end_of_embedding(self) -> Output:
-        """Return the embedding: the output, or the input of a final normalisation to L2 norm 1."""
+        """Return the embedding of the other network, before a final normalisation to L2 norm 1."""
         value = see_through(self.their_nodes, self.theirs.outputs[0])
         node = self.their_nodes.get(value.node)
         return node.inputs[0] if node is not None and node.op == "l2_normalize" else value

@@ -46,7 +46,7 @@ class StoredModel:
     """Cosine from which two images count as the same person; None if the source states none."""
     reference: Callable[[np.ndarray], np.ndarray] | None = field(default=None, compare=False)
     """Function that computes the embeddings (B, E) of RGB pixels (B, 3, H, W) float32 with the
-    source itself; `interchange.comparison` compares the network with it.  None if no library here
-    can compute the source."""
+    source itself; `interchange.comparison` compares the network with this function.  None for all
+    sources but MXNet symbols."""
     notices: tuple[str, ...] = ()
-    """Sentences for the user, for example that the model is taken as a graph."""
+    """Sentences for the user, for example that the network is used as a graph."""

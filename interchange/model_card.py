@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a model card: a Markdown file that states what an exported model is and how to use it.
 
-The card states only facts of the model and of its run; for an unknown fact it says "not stated".
+The card states only facts of the model and of its training run.  For an unknown fact it says
+"not stated".
+
 The headings follow Mitchell et al., "Model Cards for Model Reporting", arXiv:1810.03993, section 4.
 """
 
@@ -58,9 +60,9 @@ def write_model_card(
     contract
         Input and output of the file, for example {"image_size": "112x112", "colour_order": "RGB"}.
     licence
-        Licence of the weights; None leaves a field to fill in.
+        Licence of the weights; for None, the card asks its reader to fill in the licence.
     commit
-        Version of this program; None if it is unknown.
+        Git commit of this program; None if it is unknown.
 
     Raises
     ------
@@ -161,7 +163,8 @@ def _data(config: Mapping[str, Any]) -> dict[str, Any]:
     records = data.get("records", UNKNOWN)
     paths = records if isinstance(records, list) else [records]
     return {
-        # Only the last part of a path: the rest is useless elsewhere, and may name the user.
+        # The card states only the last part of a path.  The rest is useless on another machine, and
+        # may contain the name of the user.
         "records": ", ".join(Path(str(path)).name or str(path) for path in paths),
         "origin, consent and licence of the images": UNKNOWN,
     }
@@ -209,5 +212,5 @@ def _table(titles: tuple[str, ...], rows: Any) -> str:
 
 
 def _cell(value: object) -> str:
-    """Return a value as text for one cell of a Markdown table: on one line, with | escaped."""
+    """Convert a value to text for a table cell: one line, at most 500 characters, | escaped."""
     return " ".join(str(value).split()).replace("|", "\\|")[:500]

@@ -13,7 +13,7 @@ MAX_VALUE_CHARACTERS = 1000
 
 
 class Unsupported(Exception):
-    """An operator has settings that the vocabulary of a `Graph` lacks."""
+    """An MXNet operator has settings that no operation of a `Graph` can express."""
 
 
 def parse(text: Any) -> Any:
@@ -29,7 +29,7 @@ def parse(text: Any) -> Any:
 
 
 def pair(attributes: Attributes, name: str, default: int | None) -> tuple[int, int]:
-    """Return (height, width); raise `Unsupported` for an attribute of another kind."""
+    """Return an attribute (height, width); raise `Unsupported` if it is no pair."""
     value = attributes.get(name, ())
     if value in ((), None) and default is not None:
         return default, default
@@ -39,7 +39,7 @@ def pair(attributes: Attributes, name: str, default: int | None) -> tuple[int, i
 
 
 def number(attributes: Attributes, name: str, default: float) -> float:
-    """Return a number; raise `Unsupported` for an attribute of another kind."""
+    """Return an attribute that is a number; raise `Unsupported` for any other value."""
     value = attributes.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unsupported(f"{name} must be a number")
@@ -53,7 +53,7 @@ def require(condition: bool, what: str) -> None:
 
 
 def same(*names: str, **defaults: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return functions (read, write) for attributes that MXNet and a `Graph` name alike."""
+    """Return converters (read, write) of attributes with equal names in MXNet and in a `Graph`."""
     every = {**dict.fromkeys(names), **defaults}
 
     def read(attributes: Attributes) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def same(*names: str, **defaults: Any) -> tuple[Callable[..., Any], Callable[...
 def renamed(
     names: Mapping[str, str], **defaults: Any
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return functions (read, write) for attributes; ``names`` maps our names to MXNet's."""
+    """Return converters (read, write); ``names`` maps attribute names of a `Graph` to MXNet's."""
 
     def read(attributes: Attributes) -> dict[str, Any]:
         return {own: attributes.get(name, defaults.get(own)) for own, name in names.items()}

@@ -28,7 +28,7 @@ from interchange.mxnet_attributes import (
 )
 
 OPAQUE = "mxnet."
-"""Prefix of the name of an operation that stands for an MXNet operator outside the vocabulary."""
+"""Prefix of operations that stand for MXNet operators which `interchange.graph` does not list."""
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,9 @@ OPERATORS: dict[str, Operator] = {
         }.items()
     },
 }
-"""Mapping from the name of an MXNet operator to its operation; four more names depend on
-attributes, see `find_operator`."""
+"""Mapping from the name of an MXNet operator to its `Operator`.
+
+`find_operator` knows four more names, for which the operation depends on attributes."""
 
 WRITTEN: dict[tuple[str, bool], tuple[str, Operator]] = {
     (operator.op, bool(wide)): (name, operator)
@@ -214,7 +215,8 @@ WRITTEN: dict[tuple[str, bool], tuple[str, Operator]] = {
     for name in names.split()
     for operator in (OPERATORS[name],)
 }  # fmt: skip
-"""Mapping from (operation, whether its inputs are broadcast) to MXNet's operator."""
+"""Mapping from (operation, whether its inputs are broadcast) to the pair (name of the MXNet
+operator, `Operator`)."""
 WRITTEN |= {(op.op, False): ("LeakyReLU", op) for op in LEAKY.values()}
 WRITTEN |= {
     (op, False): ("Activation", _activation(kind))
@@ -225,7 +227,7 @@ WRITTEN |= {("pool", False): ("Pooling", POOL), ("global_pool", False): ("Poolin
 
 
 def find_operator(name: str, attributes: Attributes) -> Operator | None:
-    """Return the operation of an MXNet operator; None if the vocabulary lacks the operation."""
+    """Return the `Operator` for an MXNet operator; None if no operation of a `Graph` fits it."""
     if name in ("Pooling", "Pooling_v1"):
         return GLOBAL_POOL if attributes.get("global_pool", False) else POOL
     if name == "LeakyReLU":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read MXNet models: ``PREFIX-symbol.json`` and ``PREFIX-<epoch>.params``, as InsightFace ships."""
+"""Read MXNet models such as InsightFace's: ``PREFIX-symbol.json``, ``PREFIX-<epoch>.params``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SymbolFiles:
     """Content of the files of an MXNet model."""
 
     graph: Graph
-    """Graph from images to embeddings, which contains the input scaling if the symbol does."""
+    """Graph from images to embeddings.  If the symbol scales its input, the graph does so too."""
     centres: np.ndarray | None
     """Class centres (C, E) float32; None if the parameter file contains none."""
     notices: tuple[str, ...]
@@ -45,9 +45,10 @@ class SymbolFiles:
 
 
 def find_symbol_files(prefix: str | Path) -> tuple[Path, Path]:
-    """Return the paths of the symbol and of the newest parameters of a prefix.
+    """Return the paths of the symbol file and of the parameter file of the highest epoch.
 
-    ``prefix`` may also be the path of the symbol or of the parameters itself.
+    ``prefix`` may also be the path of a symbol file or of a parameter file.  A parameter file that
+    is named in this way is returned, whatever its epoch.
 
     Raises
     ------
@@ -202,7 +203,7 @@ def _as_float32(name: str, array: np.ndarray, where: str) -> np.ndarray:
 
 
 def _check_shapes(graph: Graph, where: str) -> Graph:
-    """Check the tensors of each node against each other; return the graph."""
+    """Check that the shapes of the tensors of each node fit each other; return the graph."""
     for node in graph:
         shapes = {role: graph.tensors[name].shape for role, name in node.tensors.items()}
         rank = {"conv": 4, "dense": 2}.get(node.op)

@@ -37,8 +37,8 @@ def net_graph(
         float32 parameters by the names of ``_collect_params_with_prefix``.  None gives tensors that
         have the right shapes, contain zeros and use no memory.
     """
-    # A trace for a GPU expresses PReLU as LeakyReLU, a trace for a CPU as convolutions.  Tracing
-    # needs no GPU.
+    # Trace the network for a GPU, where a PReLU is one node, LeakyReLU; a trace for a CPU would
+    # express a PReLU as convolutions.  Tracing needs no GPU.
     with mx.gpu(0):
         symbol = net(mx.sym.var("data"))
     parameters = net._collect_params_with_prefix()

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Statistics for batch normalisations that a model file has folded into the preceding layers.
 
-A folded layer computes x + b, where x is the output of its convolution and b its bias.  Let m and v
-be the mean and the variance of x on images.  The batch normalisation with gamma sqrt(v + epsilon),
-beta b + m, running mean m and running variance v computes x + b as well.  Training normalises with
-the statistics of the batch, and therefore starts from the same function.
+A layer with a folded batch normalisation computes x + b, where b is its bias and x its output
+without the bias.  Let m and v be the mean and the variance of x on images.  Then the batch
+normalisation of x with gamma sqrt(v + epsilon), beta b + m, running mean m and running variance v
+computes x + b.  Training replaces m and v by the statistics of the batch, which are about equal.
+Training therefore starts from the function that the model file computes.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ def with_statistics(
         images = np.random.default_rng(0).integers(0, 256, sides, np.uint8)
         notices = (
             *notices,
-            f"{len(norms)} batch normalisations are folded into other layers, so the file does not "
-            "contain their statistics; they were estimated from images of random noise, so "
-            "calibrate with real images (--calibrate) before fine-tuning",
+            f"the file has folded {len(norms)} batch normalisations into other layers and lacks "
+            "their statistics; these are estimated from images of random noise; before "
+            "fine-tuning, import the file with real face images (--calibrate)",
         )
     graph = model_graph(model)
     folded = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of elementwise and reducing ONNX operators to nodes of a `Graph`."""
+"""Conversion of elementwise ONNX operators and of reductions to nodes of a `Graph`."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _pow(reader: GraphReader, node: NodeProto) -> None:
 def _cast(reader: GraphReader, node: NodeProto) -> None:
     target = attributes_of(node).get("to")
     if target not in _FLOAT_TYPES:
-        raise reader.refuse(node, "values must stay floating-point numbers", f"type {target}")
+        raise reader.refuse(node, "values must stay floating-point numbers", f"ONNX type {target}")
     reader.same_as(node, reader.value(node))
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
 MAX_ELEMENTS = 100_000_000
-"""Number of elements that each evaluated constant may have."""
+"""Largest number of elements of an evaluated constant."""
 
 
 def fold(reader: GraphReader, node: NodeProto) -> bool:
@@ -51,7 +51,7 @@ def _constant(reader: GraphReader, node: NodeProto) -> np.ndarray:
                         ("value_int", np.int64), ("value_ints", np.int64)):  # fmt: skip
         if name in attributes:
             return np.array(attributes[name], dtype)
-    raise reader.refuse(node, "the constant must be of numbers", sorted(attributes))
+    raise reader.refuse(node, "the constant must consist of numbers", sorted(attributes))
 
 
 def _shape(reader: GraphReader, node: NodeProto) -> np.ndarray:
@@ -165,4 +165,6 @@ _EVALUATIONS: dict[str, Any] = {
     "Mul": _binary(np.multiply),
     "Div": _binary(_divide),
 }
-"""Mapping from an operator to its function; operators that are not listed keep their nodes."""
+"""Mapping from an ONNX operator to the function that evaluates its nodes.
+
+`fold` also evaluates nodes of Constant and Shape, and nodes of no other operators."""

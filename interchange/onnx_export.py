@@ -68,7 +68,7 @@ def write_onnx(graph: Graph, path: str | Path, *, embed: Embed, settings: OnnxSe
     Parameters
     ----------
     graph
-        Network in inference, which takes (x - 127.5) / 128 for pixels x.
+        Graph of the network in inference mode; its input is (x - 127.5) / 128 for pixels x.
     path
         Path of the file; its folder must exist.
     embed
@@ -83,7 +83,7 @@ def write_onnx(graph: Graph, path: str | Path, *, embed: Embed, settings: OnnxSe
     Raises
     ------
     InterchangeError
-        If an operator has no translation, or if ONNX Runtime computes other embeddings.
+        If an operator has no counterpart in ONNX, or if ONNX Runtime computes other embeddings.
     """
     pixels = _random_pixels(settings.image_size)
     expected = _unit(np.asarray(embed((pixels - MEAN) / np.float32(STD))))

@@ -27,8 +27,8 @@ def load_onnx(path: str | Path) -> ModelProto:
     Raises
     ------
     InterchangeError
-        If the file is no ONNX model, is damaged, keeps weights in other files, or needs operator
-        sets other than ai.onnx 7 to 21.
+        If the file is no ONNX model, is damaged, keeps weights in other files, or needs a version
+        of the operator set ai.onnx outside of 7 to 21.
     OSError
         If the file cannot be read.
     """
@@ -87,7 +87,7 @@ def input_size(model: ModelProto, path: str | Path) -> tuple[int, int] | None:
     if len(sides) != 4 or sides[1] not in (0, 3):
         raise InterchangeError(
             f"{path}: the input must have the shape (images, 3, height, width), got "
-            f"{tuple(sides)}; export the network with the channels before the rows"
+            f"{tuple(sides)}; export the network with the layout NCHW"
         )
     return (sides[2], sides[3]) if min(sides[2:]) > 0 else None
 
@@ -136,7 +136,7 @@ def _check_tensor(tensor: TensorProto, path: str | Path) -> None:
         len(getattr(tensor, name))
         for name in ("float_data", "int32_data", "int64_data", "double_data")
     )
-    # Each element occupies at least one byte of raw_data, or one entry of a list.
+    # Each element occupies at least one byte of raw_data, or one entry of a list like float_data.
     if math.prod(tensor.dims) > stored:
         raise _damaged(path, f"tensor {tensor.name!r} of shape {tuple(tensor.dims)} without values")
 

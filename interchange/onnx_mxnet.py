@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translation of MXNet operators outside the vocabulary of a `Graph` into nodes of ONNX, opset 13.
+"""Translation of MXNet operators that `interchange.graph` does not list to ONNX, opset 13.
 
 A `Graph` contains such an operator as a node with the operation ``mxnet.<Name>`` and MXNet's
 attributes as texts.  The parameters are constants among the inputs of the node.
@@ -112,7 +112,7 @@ def _bilinear(writer: NodeWriter, node: Node) -> None:
     """
     aligned = _value(node, "align_corners", True)
     if node.attributes.get("mode", "size") != "size" or not aligned or len(node.inputs) != 1:
-        raise ValueError("the mode must be size, with align_corners")
+        raise ValueError("mode must be size, and align_corners must be True")
     (x,) = writer.inputs(node)
     shape = writer.step(node, "shape", "Shape", [x])
     begin, end = (

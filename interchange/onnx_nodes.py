@@ -19,7 +19,7 @@ Translation = Callable[[NodeWriter, Node], None]
 
 
 def write_node(writer: NodeWriter, node: Node) -> None:
-    """Translate one node of a graph, whose inputs are translated already.
+    """Translate one node of a graph; the nodes that compute its inputs are translated already.
 
     Raises
     ------
@@ -29,14 +29,14 @@ def write_node(writer: NodeWriter, node: Node) -> None:
     translate = _TRANSLATIONS.get(node.op)
     if translate is None:
         raise InterchangeError(
-            f"node '{node.name}': ONNX files do not support this operator, got '{node.op}'; "
+            f"node '{node.name}': the ONNX export does not support this operator, got '{node.op}'; "
             f"export the network with --format symbol"
         )
     try:
         translate(writer, node)
     except (KeyError, ValueError, TypeError) as error:
         raise InterchangeError(
-            f"node '{node.name}' ({node.op}): ONNX files do not support these settings, "
+            f"node '{node.name}' ({node.op}): the ONNX export does not support these settings, "
             f"got {dict(node.attributes)} ({type(error).__name__}: {error}); "
             f"export the network with --format symbol"
         ) from error
@@ -51,7 +51,7 @@ def _same_value(writer: NodeWriter, node: Node) -> None:
 
 
 def _chain(op_type: str) -> Translation:
-    """Return a translation for operations on two or more values."""
+    """Return a translation of an operation on two or more values to binary ONNX nodes."""
 
     def translate(writer: NodeWriter, node: Node) -> None:
         first, *rest, last = writer.inputs(node)

@@ -21,13 +21,13 @@ Reading = Callable[["GraphReader", "NodeProto"], None]
 def _window(
     reader: GraphReader, node: NodeProto, kernel: list[int], *, is_max: bool = False
 ) -> tuple[Output, dict[str, Any]]:
-    """Return the input and the settings of a convolution or pooling; the padding is symmetric.
+    """Return the input and the settings of a convolution or pooling, with symmetric padding.
 
-    If the padding differs between opposite sides, a separate node pads the input.
+    If the padding of the ONNX node differs between opposite sides, a separate node pads the input.
     """
     attributes, value = attributes_of(node), reader.value(node)
     if len(kernel) != 2:
-        raise reader.refuse(node, "the kernel must have two sides", kernel)
+        raise reader.refuse(node, "the kernel must have two dimensions", kernel)
     stride = attributes.get("strides", [1, 1])
     dilation = attributes.get("dilations", [1, 1])
     pads = _pads(reader, node, attributes, kernel)
@@ -88,7 +88,7 @@ def _conv(reader: GraphReader, node: NodeProto) -> None:
 def _batch_norm(reader: GraphReader, node: NodeProto) -> None:
     attributes = attributes_of(node)
     if attributes.get("training_mode", 0) or not attributes.get("spatial", 1):
-        raise reader.refuse(node, "the normalisation must be that of inference", "training_mode")
+        raise reader.refuse(node, "training_mode must be 0 and spatial must be 1", "other values")
     roles = ("gamma", "beta", "running_mean", "running_var")
     tensors = {role: reader.tensor(node, index, (-1,)) for index, role in enumerate(roles, 1)}
     reader.finish(
@@ -105,7 +105,8 @@ def _batch_norm(reader: GraphReader, node: NodeProto) -> None:
 def _prelu(reader: GraphReader, node: NodeProto) -> None:
     slope = reader.constant(node, 1)
     shape = reader.shape(node)
-    # Old exporters write slopes (C,) for feature maps, although ONNX aligns (C,) with the columns.
+    # Old exporters write slopes of shape (C,) for feature maps (B, C, H, W), although ONNX aligns
+    # (C,) with the last axis W.
     if slope.size not in (1, shape[1] or slope.size) or slope.size != max(slope.shape, default=1):
         raise reader.refuse(
             node, "slopes must be one number, or one per channel", f"the shape {slope.shape}"
@@ -137,7 +138,7 @@ def _matmul(reader: GraphReader, node: NodeProto) -> None:
     if reader.rank(node) == 2:
         reader.finish(node, "dense", [reader.value(node)], {"weight": weight})
         return
-    # The layer multiplies the last axis of a value with more than two axes.
+    # The value has more than two axes; the matrix multiplies its last axis.
     matrix = reader.add(node, "constant", (), {"value": weight})
     units = len(reader.tensors[weight])
     reader.finish(
@@ -193,7 +194,7 @@ def _upsample(reader: GraphReader, node: NodeProto) -> None:
     wanted = [1, 1, scales[-1], scales[-1]] if scales is not None and len(scales) == 4 else None
     plain = wanted is not None and [*scales] == wanted and float(wanted[-1]).is_integer()
     if attributes.get("mode", "nearest") != "nearest" or not plain:
-        what = "the scale must be one whole number for rows and columns, with mode nearest"
+        what = "the scale must be one whole number for height and width, and the mode 'nearest'"
         raise reader.refuse(node, what, scales)
     reader.finish(
         node,

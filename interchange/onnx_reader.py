@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class GraphReader:
-    """Collector of the nodes of a `Graph` that stand for ONNX nodes.
+    """Builder of a `Graph` from the nodes of an ONNX model.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class GraphReader:
         self._names = {self.input}
 
     def graph(self, output: str, image_size: tuple[int, int]) -> Graph:
-        """Return the graph up to an ONNX value."""
+        """Return the graph whose output is the ONNX value ``output``."""
         if output not in self._values:
             raise InterchangeError(
                 f"{self.path}: the output {output!r} must depend on the images, got a constant; "
@@ -89,7 +89,11 @@ class GraphReader:
         if name in self.constants and name not in self._values:
             array = self.constants[name]
             if array.dtype == object or name in self.tensors:
-                raise self.refuse(node, f"input {index} must be of numbers", f"the shape {name!r}")
+                raise self.refuse(
+                    node,
+                    f"input {index} must be numbers, and no weight of another node",
+                    f"the constant {name!r}",
+                )
             self.tensors[name] = array.astype(np.float32)
             self._values[name] = self._append(f"{name}:constant", "constant", (), {"value": name})
         return self._values[name]
@@ -127,7 +131,7 @@ class GraphReader:
         return self._shapes.known[name]
 
     def state_shape(self, node: NodeProto, sides: Sequence[int | None]) -> None:
-        """If the shape of a node's output is unknown, state all dimensions after the first."""
+        """If the shape of a node's output is unknown, set its dimensions after the first."""
         self._shapes.state(node.output[0], sides)
 
     def add(

@@ -10,9 +10,9 @@ from typing import Any
 from onnx import ModelProto, TensorProto, helper, shape_inference
 
 BATCH = "N"
-"""Stands for the number of images among the sides of a shape."""
+"""Value that stands for the number of images in a shape, because this number is free."""
 MAX_STATED_SHAPES = 100
-"""Number of shapes that ONNX cannot infer and that readers may state, each for a new inference."""
+"""Largest number of shapes that `ShapeInference.state` adds; each one repeats the inference."""
 _MAX_SHAPE_ELEMENTS = 1000
 
 
@@ -40,11 +40,14 @@ class ShapeInference:
                 for side, size in zip(sides, image_size, strict=True):
                     side.dim_value = size
         self.known: dict[str, tuple[Any, ...]] = {}
-        """Shape of each value; a side is a number, `BATCH`, or None if it is unknown."""
+        """Shape of each value; a dimension is a number, `BATCH`, or None if it is unknown."""
         self._infer()
 
     def state(self, name: str, sides: Sequence[int | None]) -> None:
-        """If the shape of a value is unknown, state all dimensions after the first."""
+        """Add the shape (`BATCH`, *sides) of a value whose shape ONNX cannot infer.
+
+        After `MAX_STATED_SHAPES` additions, the shape stays unknown.
+        """
         if name in self.known or self._stated == MAX_STATED_SHAPES:
             return
         self._stated += 1
@@ -66,7 +69,7 @@ class ShapeInference:
 
 
 def _without_weights(model: ModelProto) -> ModelProto:
-    """Return a copy whose large tensors have shapes but no values."""
+    """Return a copy without stated shapes of values; its large tensors have no values."""
     copy = ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of ONNX operators that move values to nodes of a `Graph`."""
+"""Conversion of ONNX operators that rearrange values to nodes of a `Graph`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _reshape(reader: GraphReader, node: NodeProto) -> None:
     shape = list(attributes["shape"] if "shape" in attributes else reader.constant(node, 1))
     before = reader.shape(node)
     features = math.prod(before[1:]) if None not in before[1:] else None
-    # A file that fixes the batch size at 1 states 1 as the number of images.
+    # In a file that fixes the batch size at 1, a first dimension of 1 is the number of images.
     sides: list[int] = [
         0 if index == 0 and side in (BATCH, 1) else -1 if side == BATCH else int(side)
         for index, side in enumerate(shape)
@@ -49,7 +49,7 @@ def _reshape(reader: GraphReader, node: NodeProto) -> None:
 def _known_sides(
     sides: list[int], before: tuple[Any, ...], features: int | None
 ) -> list[int | None]:
-    """Return all dimensions of a reshaped value after the first, None for unknown ones."""
+    """Return the dimensions of a reshaped value after the first; an unknown dimension is None."""
     copied = [before[index] if side == 0 else side for index, side in enumerate(sides, 1)]
     if copied.count(-1) != 1 or features is None or None in copied:
         return [None if side == -1 else side for side in copied]

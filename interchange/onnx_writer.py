@@ -59,7 +59,7 @@ class NodeWriter:
         return chosen
 
     def number(self, name: str, value: float) -> str:
-        """Store a float32 number without axes; return its name."""
+        """Store a float32 scalar; return its name."""
         return self.initializer(name, np.array(value, np.float32))
 
     def integers(self, name: str, values: Iterable[int]) -> str:
@@ -98,7 +98,7 @@ class NodeWriter:
         self.assign(node.name, self.emit(op_type, inputs, node.name, **attributes))
 
     def assign(self, name: str, values: Sequence[str]) -> None:
-        """Record ONNX values as the outputs of the graph node, or as the graph input, ``name``."""
+        """Record ONNX values as the outputs of the graph node or graph input named ``name``."""
         for index, value in enumerate(values):
             self._values[Output(name, index)] = value
 

@@ -19,6 +19,14 @@ ACCEPTED = (
 )
 Values = float | tuple[float, float, float]
 SYMBOL_SUFFIX = "-symbol.json"
+OPTIONS = {
+    "image_size": "--image-size",
+    "mean": "--mean",
+    "std": "--std",
+    "colour_order": "--colour-order",
+    "calibration_images": "--calibrate",
+}
+"""Option of ``python -m interchange import`` for each setting of `open_model`."""
 _PARAMS_NAME = re.compile(r"(?P<prefix>.+)-\d{4,}\.params")
 # MXNet's kMXAPINDArrayListMagic, src/ndarray/ndarray.cc.
 _MXNET_ARRAYS = (0x112).to_bytes(8, "little")
@@ -49,8 +57,9 @@ def open_model(
     image_size
         (height, width) of the images in pixels; None for the size that the model states.
     mean, std
-        The model takes (x - mean) / std for pixels x from 0 to 255: numbers, or one number per
-        channel.  None means the values that the model states, or else those of its format.
+        The model takes (x - mean) / std for pixels x from 0 to 255.  Each is one number, or one
+        number per channel.  None means the value that the model states, or else the usual value for
+        its format.
     colour_order
         "rgb" or "bgr"; None for the order that the model states, or else "rgb".
     calibration_images
@@ -116,20 +125,20 @@ def _open_file(path: Path, settings: dict[str, Any]) -> StoredModel:
 
 
 def _open_symbol(path: Path, settings: dict[str, Any]) -> StoredModel:
-    """Open the prefix of a symbol, or one of its two files."""
+    """Open an MXNet model by its prefix, or by the path of one of its two files."""
     from interchange.read_symbol import read_symbol
 
     _refuse(path, settings, ("calibration_images",), "is not an ONNX file")
     if path.is_file() and not path.name.endswith((SYMBOL_SUFFIX, ".params")):
         raise InterchangeError(
-            f"{path}: the name of a symbol must end in {SYMBOL_SUFFIX}, got {path.name!r}; rename "
-            f"the file, or name {ACCEPTED}"
+            f"{path}: the name of a symbol file must end in {SYMBOL_SUFFIX}, got {path.name!r}; "
+            f"rename the file, or name {ACCEPTED}"
         )
     return read_symbol(path, **settings)
 
 
 def _open_arrays(path: Path, settings: dict[str, Any]) -> StoredModel:
-    """Open a file of MXNet arrays: those of a symbol, of a checkpoint or of GluonFR."""
+    """Open a file of MXNet arrays, which belongs to a symbol, to a checkpoint or to GluonFR."""
     match = _PARAMS_NAME.fullmatch(path.name)
     if match and path.with_name(match["prefix"] + SYMBOL_SUFFIX).is_file():
         return _open_symbol(path, settings)
@@ -153,7 +162,7 @@ def _refuse(path: Path, settings: dict[str, Any], names: tuple[str, ...], reason
         if name in settings:
             raise InterchangeError(
                 f"{path}: {name} does not apply, because the model {reason}, got a value; omit "
-                f"{name}"
+                f"{name} (option {OPTIONS[name]})"
             )
 
 
@@ -223,5 +232,6 @@ def _varint(file: IO[bytes]) -> int | None:
         value |= (byte[0] & 0x7F) << shift
         if byte[0] < 0x80:
             return value
-    # The integer has more than 64 bits.  0 is an invalid key, because no field has the number 0.
+    # The integer has more than 10 bytes, which is invalid.  The caller refuses 0 as a key, because
+    # no field has the number 0.
     return 0

@@ -17,8 +17,7 @@ def read_checkpoint(path: Path) -> StoredModel:
     """Read a checkpoint folder, or the newest valid checkpoint of a run folder.
 
     The class centres of a distributed head stay on the disk: `StoredModel.head` contains them as
-    `training.stored_rows.StoredRows`, which verifies a shard before it reads the first rows of the
-    shard.
+    `training.stored_rows.StoredRows`.  Each shard is verified before its first rows are read.
     """
     checkpoint = open_checkpoint(path)
     net: dict[str, Any] = read_arrays(checkpoint.folder / NET)
@@ -43,9 +42,9 @@ def read_checkpoint(path: Path) -> StoredModel:
 
 
 def _with_own_input(model: StoredModel, mean: float, std: float) -> StoredModel:
-    """Convert the weights of a model to the input that our networks take.
+    """Convert the weights of a model that expects (x - mean) / std for pixels x.
 
-    The model takes (x - mean) / std for pixels x.
+    The returned model expects the input of our networks, see `normalization`.
     """
     from interchange.graph_net import stored_model
     from interchange.input_contract import adapt_input

@@ -33,7 +33,8 @@ CLASSIFIER = "output.weight"
 """Name of the weight of the classification layer: class centres (C, E)."""
 _WHAT = "GluonFR's MobileFaceNet"
 _CURE = (
-    "use a file of get_mobile_facenet(), or save the network with export() and import the symbol"
+    "use a file of GluonFR's get_mobile_facenet(), or save the network with Gluon's export() and "
+    "import the symbol files"
 )
 _PARTS = ("conv", "norm", "act")
 _BOTTLENECK = ("expand", "depthwise", "project")
@@ -64,11 +65,12 @@ def read_gluonfr(
     path
         File that ``net.save_parameters`` or ``net.collect_params().save`` wrote.
     image_size
-        (height, width) of the images in pixels; None for the size that the tensors state.
+        (height, width) of the images in pixels; None for the size that follows from the shapes of
+        the tensors, or for 112x112 if the shapes do not determine the size.
     mean, std
         The network takes (x - mean) / std for pixels x: one number, or one per channel.
     colour_order
-        "rgb" or "bgr": order of the channels that the network takes.
+        "rgb" or "bgr": channel order of the images that the network expects.
 
     Raises
     ------
@@ -85,7 +87,8 @@ def read_gluonfr(
         net, size, layers = find_by_order(path, tensors, image_size, _adapts)
         what = f"GluonFR's {NAMES[net['name']]}"
     parameters = fit_layers(path, what, tensors, layers, _adapts)
-    # GluonFR has scale=False in these batch normalisations: MXNet ignores the stored gamma.
+    # GluonFR creates these batch normalisations with scale=False, so MXNet ignores the stored gamma
+    # and computes with 1.
     for name in ("embedding.norm.gamma", "input_norm.gamma"):
         if name in parameters:
             parameters[name] = np.ones_like(parameters[name])
@@ -178,7 +181,7 @@ def _prefix_name(name: str) -> str:
 
 
 def _place(stage: int, unit: int) -> tuple[int, int]:
-    """Return where GluonFR has a bottleneck: number of the sequence, from 1, and index in it.
+    """Return the position of a bottleneck in GluonFR: (number of the sequence from 1, index in it).
 
     In GluonFR the first stage is one sequence.  Each later stage has two: one sequence for the
     first bottleneck, and one for the other bottlenecks.
@@ -189,9 +192,10 @@ def _place(stage: int, unit: int) -> tuple[int, int]:
 
 
 def _adapts(layer: Layer, shape: tuple[int, ...]) -> bool:
-    """Return whether a tensor fits although its shape differs.
+    """Return whether a tensor of another shape than ``layer`` still fits the layer.
 
-    GluonFR has one slope for all channels, and a 1x1 convolution as the linear layer.
+    GluonFR has one slope for all channels of a PReLU, and a 1x1 convolution as the last linear
+    layer.
     """
     if layer.name.endswith(".alpha"):
         return shape == (1,)
@@ -201,7 +205,7 @@ def _adapts(layer: Layer, shape: tuple[int, ...]) -> bool:
 def _require(path: str, tensors: Mapping[str, StoredTensor], name: str) -> tuple[int, ...]:
     """Return the shape of a convolution's weight.
 
-    Raise InterchangeError if the weight is missing or does not have 4 axes.
+    Raise InterchangeError if the weight is missing, does not have 4 axes, or is empty.
     """
     shape = tensors[name].shape if name in tensors else None
     if shape is None or len(shape) != 4 or 0 in shape:
@@ -219,9 +223,9 @@ def _read_head(
         return {}, ()
     if len(classifier.shape) != 2 or classifier.shape[1] != embedding_size:
         raise InterchangeError(
-            f"{path}: the classification layer must have the shape (classes, {embedding_size}), "
-            f"got {classifier.shape}; use an undamaged file of GluonFR"
+            f"{path}: the weight of the classification layer must have the shape (classes, "
+            f"{embedding_size}), got {classifier.shape}; use an undamaged file of GluonFR"
         )
     centres = read_float32(path, CLASSIFIER, classifier)
-    notice = f"the weight of the classification layer gives {centres.shape[0]} class centres"
+    notice = f"the weight of the classification layer is used as {centres.shape[0]} class centres"
     return {"weight": centres}, (notice,)

@@ -14,10 +14,11 @@ from interchange.net_graph import simplify
 from interchange.norm_statistics import with_statistics
 from interchange.onnx_file import input_size, load_onnx
 from interchange.onnx_graph import onnx_graph
+from interchange.open_model import find_format
 from interchange.recognise import USUAL_IMAGE_SIZE
 
 INPUT_MEAN = INPUT_STD = 127.5
-"""Input (x - 127.5) / 127.5 of ONNX files without scaling, as insightface passes it."""
+"""Default mean and divisor for the input of ONNX files without scaling, as in insightface."""
 MAX_SIDE_PIXELS = 1024
 
 
@@ -39,12 +40,12 @@ def read_onnx(
     image_size
         (height, width) of the images in pixels; None for the size that the file states.
     mean, std
-        The input of the file is (x - mean) / std for pixels x.  None means pixels if the file
-        contains scaling, and (x - 127.5) / 127.5 if not.
+        The input of the file is (x - mean) / std for pixels x.  If the file contains scaling, None
+        stands for 0 and 1, so the input is pixels.  Otherwise None stands for 127.5.
     colour_order
         "rgb" or "bgr"; None for "rgb".
     calibration_images
-        Pixels (N, height, width, 3) uint8 in RGB; None for noise.  The statistics of batch
+        Pixels (N, height, width, 3) uint8 in RGB; None for random noise.  The statistics of batch
         normalisations that the file has folded into convolutions are computed from these images.
 
     Raises
@@ -60,7 +61,7 @@ def read_onnx(
     if stated and size != stated:
         raise InterchangeError(
             f"{path}: the image size must be that of the file, {stated[0]}x{stated[1]} pixels, got "
-            f"{size[0]}x{size[1]}; leave the image size out"
+            f"{size[0]}x{size[1]}; omit the image size"
         )
     if max(size) > MAX_SIDE_PIXELS:
         raise InterchangeError(
@@ -72,8 +73,8 @@ def read_onnx(
     notices = []
     if not scaled and mean is None and std is None:
         notices.append(
-            f"the file contains no scaling, so its input is taken as (x - {INPUT_MEAN}) / "
-            f"{INPUT_STD}"
+            f"the file contains no scaling, so its input is assumed to be (x - {INPUT_MEAN}) / "
+            f"{INPUT_STD} for pixels x"
         )
     default = (0.0, 1.0) if scaled else (INPUT_MEAN, INPUT_STD)
     graph = adapt_input(
@@ -96,6 +97,24 @@ def read_onnx(
     return with_statistics(stored, folded, calibration_images) if folded else stored
 
 
+def stated_image_size(path: str | Path) -> tuple[int, int] | None:
+    """Return the (height, width) in pixels that an ONNX file states for its input.
+
+    The result is None if the file states no size, or if the path is not that of an ONNX file.
+
+    Raises
+    ------
+    InterchangeError
+        If the file is a damaged ONNX file.
+    OSError
+        If the file cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file() or find_format(path) != "onnx":
+        return None
+    return input_size(load_onnx(path), path)
+
+
 def _stated_threshold(text: str) -> float | None:
     """Return the cosine that a text states; None if the text states no valid one."""
     try:
@@ -116,5 +135,6 @@ def _check_images(images: np.ndarray | None, model: StoredModel, path: str | Pat
         )
     if len(images) < 2:
         raise InterchangeError(
-            f"{path}: the calibration needs at least 2 images, got {len(images)}; use some hundred"
+            f"{path}: the calibration needs at least 2 images, got {len(images)}; use several "
+            "hundred images"
         )

@@ -30,12 +30,14 @@ def read_symbol(
     prefix
         Prefix of both files, or the path of one of them.
     image_size
-        (height, width) of the images in pixels; None for the size that belongs to the graph.
+        (height, width) of the images in pixels; None for the size that the symbol states or, if it
+        states none, a size that fits the symbol.
     mean, std
-        The input of the symbol is (x - mean) / std for pixels x.  None means pixels if the symbol
-        contains scaling, as InsightFace's symbols do, and the input of our networks if not.
+        The input of the symbol is (x - mean) / std for pixels x.  If the symbol contains scaling,
+        as InsightFace's symbols do, None stands for 0 and 1, so the input is pixels.  Otherwise
+        None stands for the values of our networks, 127.5 and 128.
     colour_order
-        "rgb" or "bgr".
+        "rgb" or "bgr": channel order of the images that the symbol expects.
 
     Raises
     ------
@@ -50,7 +52,8 @@ def read_symbol(
         default = (MEAN, STD)
         if mean is None and std is None:
             notices.append(
-                f"the symbol contains no scaling, so its input is taken as (x - {MEAN}) / {STD:g}"
+                f"the symbol contains no scaling, so its input is assumed to be (x - {MEAN}) / "
+                f"{STD:g} for pixels x"
             )
     mean, std = (default[0] if mean is None else mean), (default[1] if std is None else std)
     graph = adapt_input(graph, str(prefix), mean=mean, std=std, colour_order=colour_order)

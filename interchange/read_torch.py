@@ -43,11 +43,12 @@ def read_torch(
     path
         Path of the file.
     image_size
-        (height, width) of the images in pixels; None for the size that the tensors state.
+        (height, width) of the images in pixels; None for the size that follows from the shapes of
+        the tensors.
     mean, std
         The network takes (x - mean) / std for pixels x: one number, or one per channel.
     colour_order
-        "rgb" or "bgr": order of the channels that the network takes.
+        "rgb" or "bgr": channel order of the images that the network expects.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def read_safetensors(
     path = os.fspath(path)
     stored, metadata = read_safetensors_file(path)
     tensors, others = strip_prefixes(stored)
-    notices = [f"{path}: {len(others)} tensors beside the backbone are not used"] if others else []
+    notices = [f"{path}: {len(others)} tensors outside the backbone are ignored"] if others else []
     model = _fit(
         path, "safetensors", tensors, image_size, notices=notices, threshold=_threshold(metadata)
     )
@@ -96,7 +97,7 @@ def _fit(
     what = f"arcface_torch's {net['name']}"
     parameters = fit_layers(path, what, used, torch_names(path, net, size))
     if parameters.get(BIAS, np.zeros(1)).any():
-        notices = [*notices, "the bias of the last linear layer is converted into a running mean"]
+        notices = [*notices, "the running mean after the last linear layer now contains its bias"]
     fold_bias(parameters)
     return StoredModel(
         path, kind, net, size, parameters, threshold=threshold, notices=tuple(notices)
@@ -104,7 +105,7 @@ def _fit(
 
 
 def _threshold(metadata: Mapping[str, str]) -> float | None:
-    """Return the cosine that the metadata of our own export state; None if there is none."""
+    """Return the threshold, a cosine, that our exporter writes to the metadata; None if absent."""
     try:
         value = float(metadata["threshold"])
     except (KeyError, ValueError):

@@ -51,7 +51,8 @@ def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = Non
         Path of the file of the graph, for error messages.
     image_size
         (height, width) of the images in pixels; None for the size that the graph states.  If the
-        graph states none, the size is 16 times that of the last feature map.
+        graph states none, the size is 16 times that of the last feature map, or 112x112 if the
+        feature map is unknown.
 
     Raises
     ------
@@ -80,7 +81,8 @@ def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = Non
         try:
             found.append(Recognised(full, size, match_graphs(ours, graph, where)))
         except InterchangeError:
-            # A candidate with other batch normalisations in its embedding output may still fit.
+            # Try the next candidate: one with other batch normalisations in its embedding output
+            # may fit.
             continue
         if not found[-1].match.unfolded:
             return found[-1]
@@ -116,7 +118,10 @@ def _with_embedding_size(
 def _unrecognised(
     graph: Graph, where: str, ending: Ending, stated: tuple[int, int] | None
 ) -> InterchangeError:
-    """Return an error with the first difference from our network of the same layer count."""
+    """Return an error that names the first difference between the graph and one of our networks.
+
+    If possible, that network has the same numbers of layers and channels as the graph.
+    """
     clues, errors = find_clues(graph, ending), []
     for net in _candidates(graph, ending):
         size = stated or _image_size(graph, ending, net)
@@ -156,7 +161,7 @@ def _output(graph: Graph) -> Output:
 
 
 def _image_size(graph: Graph, ending: Ending, net: dict[str, Any]) -> tuple[int, int]:
-    """Return the image size that fits the last feature map of a graph, or 112x112 if unknown."""
+    """Return the image size that fits the last feature map; 112x112 if this map is unknown."""
     kernel = pool_kernel(graph)
     if kernel is not None:
         height, width = kernel

@@ -33,7 +33,7 @@ class StateDict:
     tensors: dict[str, StoredTensor]
     """Tensors by name, without the prefixes of wrappers."""
     notices: tuple[str, ...] = ()
-    """Sentences about parts of the file that are not weights of the network."""
+    """Sentences about parts of the file that are ignored, because they are no weights."""
 
 
 def find_state_dict(
@@ -48,7 +48,7 @@ def find_state_dict(
     content
         Object that the file contains, as `interchange.torch_pickle` reads it.
     stored
-        Function that returns the tensor of a view.
+        Function that converts a `TensorView` to a `StoredTensor`.
 
     Raises
     ------
@@ -71,12 +71,12 @@ def find_state_dict(
         else:
             skipped.append(label)
     if skipped:
-        notices.append(f"{path}: entries that are no tensors are not used: "
+        notices.append(f"{path}: entries without a tensor are ignored: "
                        f"{describe_names(skipped)}")  # fmt: skip
     tensors, others = strip_prefixes(tensors)
     if others:
         notices.append(
-            f"{path}: tensors beside the backbone are not used: {describe_names(others)}"
+            f"{path}: tensors outside the backbone are ignored: {describe_names(others)}"
         )
     return StateDict(tensors, tuple(notices))
 
@@ -89,7 +89,9 @@ def _innermost(path: str, content: object, notices: list[str]) -> object:
             return content
         others = [text(k) or str(k) for k in content if text(k) != key]
         if others:
-            notices.append(f"{path}: only {key!r} is used, not {describe_names(others)}")
+            notices.append(
+                f"{path}: only the entry {key!r} is used; ignored: {describe_names(others)}"
+            )
         content = _get(content, key)
     return content
 

@@ -34,7 +34,7 @@ def build_stored_net(model: StoredModel, ctx: Any = None) -> mx.gluon.HybridBloc
     own = net._collect_params_with_prefix()
     for name in sorted({*own, *model.parameters}):
         if name not in own or name not in model.parameters:
-            problem = "is missing" if name in own else f"is not one of {model.net['name']}"
+            problem = "is missing" if name in own else f"does not belong to {model.net['name']}"
             raise InterchangeError(
                 f"{model.source}: the weight {name!r} {problem}, got {len(model.parameters)} "
                 "weights; import the model again"

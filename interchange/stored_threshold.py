@@ -18,13 +18,13 @@ _UNUSABLE = (
     ZeroDivisionError,
     RecursionError,
 )
-"""Exceptions for a summary that is missing, damaged or without a verification."""
+"""Exceptions for a summary.json that is missing, damaged or without a verification."""
 
 
 def find_threshold(folder: Path, state: Mapping[str, Any]) -> float | None:
-    """Return the cosine from which two images count as one person, or None if none is stored.
+    """Return the least cosine at which two images count as one person; None if none is stored.
 
-    An imported model states the threshold in the state of its checkpoint.  For a trained model,
+    An imported model states the threshold in state.json of its checkpoint.  For a trained model,
     summary.json of the run states a threshold for each verification set: the mean over the folds.
     The result is the mean over the sets, weighted by the number of pairs in a set.  The summary
     applies only to the checkpoint of the last step of a finished run.

@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 from interchange.graph import Graph, Node, Output
 
 TRANSPARENT = ("dropout", "identity", "flatten")
-"""Operations that change no value in inference, except for the shape of their input."""
+"""Operations that in inference return their input, possibly in another shape."""
 COMMUTATIVE = ("add", "multiply", "maximum", "minimum")
 WEIGHTED = ("conv", "dense")
 IGNORED = ("momentum", "epsilon", "fixed_scale", "broadcast", "rate")
-"""Attributes that may differ: a conversion makes up for them, or inference does not use them."""
+"""Attributes that may differ between matching operations.
+
+For each of them, either `interchange.matching` compensates for the difference, or inference does
+not use the attribute."""
 
 
 class Structure(NamedTuple):
@@ -25,7 +28,7 @@ class Structure(NamedTuple):
 
 
 def is_transparent(node: Node) -> bool:
-    """Return whether comparisons of structures ignore a node."""
+    """Return whether a node is transparent: comparisons of structures ignore it."""
     # These are the reshapes from (B, C) to (B, C, 1, 1) and from (B, C, H, W) to (B, C * H * W).
     shapes = ((0, -1, 1, 1), (0, -1))
     return node.op in TRANSPARENT or (
@@ -34,7 +37,7 @@ def is_transparent(node: Node) -> bool:
 
 
 def see_through(nodes: Mapping[str, Node], value: Output) -> Output:
-    """Skip the transparent nodes that produce ``value``; return the input of the first of them."""
+    """Follow ``value`` back through transparent nodes; return the value that enters them."""
     while value.node in nodes and is_transparent(nodes[value.node]):
         value = nodes[value.node].inputs[0]
     return value

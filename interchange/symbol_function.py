@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAP_SHAPE = (0, -1, 1, 1)
-"""Shape of the reshape from (B, C) to (B, C, 1, 1)."""
+"""Argument ``shape`` with which MXNet's Reshape converts (B, C) to (B, C, 1, 1)."""
 
 
 def symbol_function(
@@ -48,7 +48,7 @@ def symbol_function(
 
 
 def reshape_vectors(symbol: mx.sym.Symbol, shapes: Mapping[str, tuple[int, ...]]) -> mx.sym.Symbol:
-    """Return a symbol in which batch normalisations of (B, C) have the shape (B, C, 1, 1).
+    """Return a symbol that reshapes inputs (B, C) of batch normalisations to (B, C, 1, 1).
 
     The result computes the same function, and avoids a fault of MXNet.  MXNet caches oneDNN's batch
     normalisations by shape.  For (B, C) MXNet would reuse a batch normalisation that was created

@@ -3,8 +3,8 @@
 
 ``torch.save`` has two formats.  A file of PyTorch 1.6 or later is a zip archive: ``data.pkl`` is a
 pickle, and ``data/<key>`` holds the elements of a storage.  An older file is a sequence of pickles
-(magic number, version, machine, object, keys of the storages), followed by the elements of the
-storages.  The source is torch/serialization.py of PyTorch 2.13.
+(magic number, version, properties of the machine, object, keys of the storages), followed by the
+elements of the storages.  The source is torch/serialization.py of PyTorch 2.13.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from plain_pickle import PlainPickleError, describe, load_with
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")
 LEGACY_VERSION = 1001
-# Errors that zipfile raises for damaged archives, not only BadZipFile.
+# For damaged archives, zipfile raises not only BadZipFile, but any of these errors.
 _ZIP_FAULTS = (
     zipfile.BadZipFile,
     struct.error,
@@ -78,7 +78,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> StateDict:
 
 
 def _load(path: str, data: bytes | mmap.mmap, start: int = 0) -> tuple[object, int, TorchObjects]:
-    """Read one pickle; return its object, the position of its end, and its storages."""
+    """Read one pickle; return its object, the position of its end, and its `TorchObjects`."""
     dialect = TorchObjects(encodable_characters=len(data))
     try:
         content, end = load_with(data, dialect, start)
@@ -129,9 +129,10 @@ def _open_zip(path: str) -> tuple[object, Callable[[Storage], np.ndarray]]:
 
 
 class _Archive:
-    """Zip archive whose members are stored without compression and do not overlap.
+    """Zip archive whose members are stored without compression.
 
-    So no member is larger than the file.
+    The constructor also checks that the members together are no larger than the file, so reading a
+    member never needs more memory than the size of the file.
     """
 
     def __init__(self, path: str) -> None:
@@ -183,7 +184,8 @@ def _open_legacy(path: str) -> tuple[object, Callable[[Storage], np.ndarray]]:
         keys, end, _ = _load(path, data, end)
         if version != LEGACY_VERSION or type(machine) is not dict or type(keys) is not list:
             raise InterchangeError(
-                f"{path}: must have version {LEGACY_VERSION} of the legacy format, got "
+                f"{path}: must have version {LEGACY_VERSION} of the legacy format, a dict of "
+                "properties of the machine and a list of storage keys, got "
                 f"{describe(version)}, {describe(machine)} and {describe(keys)}; {CURE}"
             )
         little = machine.get("little_endian", machine.get(b"little_endian", True))
@@ -237,7 +239,7 @@ def _find_storages(
 
 
 def _elements(data: bytes, storage: Storage, order: str) -> np.ndarray:
-    """Return the elements of a storage as native numbers, bfloat16 as float32."""
+    """Return the elements of a storage in native byte order; convert bfloat16 to float32."""
     bits = "uint16" if storage.dtype == "bfloat16" else storage.dtype
     dtype = np.dtype(order + np.dtype(bits).str[1:])
     elements = np.frombuffer(data, dtype, count=storage.size).astype(np.dtype(bits))

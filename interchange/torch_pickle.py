@@ -82,14 +82,14 @@ _STORAGE_TYPES: dict[str, KnownGlobal] = {
 
 
 class TorchObjects(Arrays):
-    """Contents of pickles of ``torch.save``.
+    """Contents of pickles of ``torch.save``, and how to read them.
 
     A tensor becomes a `TensorView`, and an OrderedDict becomes a dict without its attributes.
 
     Parameters
     ----------
     encodable_characters
-        Upper limit on the text that the pickle may convert to bytes, in characters.
+        Largest number of characters of text that the whole pickle may convert to bytes.
     """
 
     content = "tensors, numbers and text"
@@ -117,7 +117,8 @@ class TorchObjects(Arrays):
         return function(*arguments) if len(arguments) in counts else None
 
     def set_state(self, target: object, state: object) -> object:
-        # The pickled state of a state dict is its attribute _metadata: versions of the modules.
+        # The pickled state of a state dict is its attribute _metadata, the versions of the modules,
+        # which nothing here needs.
         if type(target) is dict and type(state) is dict:
             return target
         return super().set_state(target, state)
@@ -138,7 +139,7 @@ class TorchObjects(Arrays):
         kind, key, size = parts[1], text(parts[2]), parts[4]
         if not isinstance(kind, StorageType) or key is None or not _is_count(size):
             raise PlainPickleError(
-                f"has a storage without type, key and size, got {describe(kind)}, "
+                f"has a storage whose type, key or size is invalid, got {describe(kind)}, "
                 f"{describe(parts[2])} and {describe(size)}"
             )
         storage = self.storages.setdefault(key, Storage(key, kind.dtype, size))
@@ -204,7 +205,8 @@ def _make_parameter(data: object, *_unused: object) -> TensorView | None:
     return data if isinstance(data, TensorView) else None
 
 
-# Stand-in of each function, with the numbers of arguments that the stand-in accepts.
+# Mapping from a function that a pickle names to the function that is called instead of it, and to
+# the numbers of arguments that a call may have.
 _STAND_INS: dict[Function, tuple[Callable[..., object], tuple[int, ...]]] = {
     Function.ORDERED_DICT: (_make_dict, (0, 1)),
     Function.SIZE: (_make_size, (1,)),

@@ -35,7 +35,7 @@ def write_checkpoint(model: StoredModel, folder: str | Path) -> float | None:
     ------
     InterchangeError
         If the folder exists or cannot be written, if a tensor does not fit the network, or if the
-        embeddings differ from those of the source; no part of the folder remains.
+        embeddings differ from those of the source.  No incomplete folder remains.
     CheckpointError
         If a shard of the class centres is damaged.
     """

@@ -35,7 +35,9 @@ def write_safetensors(
     Parameters
     ----------
     model
-        Network: an iresnet, mobilefacenet, mbf or mbf_large, with its usual settings.
+        Network: an iresnet, mobilefacenet, mbf or mbf_large.  Its settings must be the defaults,
+        except for the embedding size, the dropout, the output "FC" of an iresnet, and the scale of
+        the others.
     path
         File to write; its folder must exist.
     metadata
@@ -44,7 +46,7 @@ def write_safetensors(
 
     Returns
     -------
-    Sentences for the user.
+    Sentences for the user: a notice if arcface_torch expects another image size, else ().
 
     Raises
     ------
@@ -98,7 +100,7 @@ def _known_net(model: StoredModel, path: str) -> dict[str, Any]:
         found = repr(name) + "".join(f", {key} {net[key]!r}" for key in changed)
         raise InterchangeError(
             f"{path}: arcface_torch has the networks iresnet, mobilefacenet, mbf and mbf_large "
-            f"with their usual settings, got {found}; export the model as onnx or symbol"
+            f"with their default settings, got {found}; export the model as onnx or symbol"
         )
     return net
 
@@ -118,7 +120,7 @@ def _torch_tensors(model: StoredModel, path: str) -> dict[str, np.ndarray]:
         if layer.name.endswith("running_var"):
             counter = theirs.removesuffix(".running_var") + IGNORED
             tensors[counter] = np.zeros((), np.int64)
-    if name.startswith("iresnet"):  # arcface_torch's linear layer has a bias, ours none
+    if name.startswith("iresnet"):  # arcface_torch's linear layer has a bias, ours has none
         linear = torch_name(name, "embedding.linear.weight")
         size = tensors[linear].shape[0]
         tensors[torch_name(name, BIAS)] = np.zeros(size, np.float32)

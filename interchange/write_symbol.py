@@ -35,8 +35,9 @@ def write_symbol(
     The output ``fc1_output`` is the embedding (B, E), which is not normalised.  The files have
     temporary names until their embeddings agree with those of the network on 64 random images.
 
-    The symbol differs from InsightFace's in one point: the last batch normalisation has the shape
-    (B, E, 1, 1), and ``fc1`` flattens the result, see `interchange.symbol_function`.
+    The symbol differs from InsightFace's in one point: the input of the last batch normalisation
+    has the shape (B, E, 1, 1), and ``fc1`` flattens the result.  The docstring of
+    `interchange.symbol_function.reshape_vectors` gives the reason.
 
     Parameters
     ----------
@@ -45,8 +46,9 @@ def write_symbol(
     epoch
         Number in the name of the parameter file, from 0 to 9999.
     with_centres
-        Whether the symbol has a second output ``fc7_output`` (B, classes), the cosines to the class
-        centres, and the file of the parameters has the class centres ``fc7_weight``.
+        Whether to write the class centres: the symbol then has a second output ``fc7_output``
+        (B, classes), the cosines to the class centres, and the parameter file has the class centres
+        under the name ``fc7_weight``.
 
     Returns
     -------
@@ -102,7 +104,7 @@ def export_graph(model: StoredModel) -> Graph:
 
 
 def scale_pixels(graph: Graph) -> Graph:
-    """Put (x - 127.5) * 0.0078125, as InsightFace writes the scaling, in front of a graph."""
+    """Put InsightFace's scaling of pixels, (x - 127.5) * 0.0078125, in front of a graph."""
     data = Output(graph.inputs[0])
     subtraction = Node(SUBTRACTION, "affine", (data,), {}, {"scale": 1.0, "shift": -MEAN})
     multiplication = Node(

@@ -53,7 +53,8 @@ _OWN_NAMES: dict[str, Callable[..., gluon.HybridBlock]] = {
         scale=4,
         stem_expansion=128,
         embedding_size=512,
-        text="MobileFaceNet with more blocks of four times the output channels, of arcface_torch.",
+        text="MobileFaceNet with more blocks and four times the output channels, mbf_large of "
+        "arcface_torch.",
     ),
     "gluonfr_mobilefacenet": mobilefacenet(
         "gluonfr_mobilefacenet",

@@ -87,7 +87,7 @@ def describe(name: str, settings: Sequence[str], image_size: str = "112x112") ->
         f"images of {sides[0]}x{sides[1]} pixels; shapes and memory are those of one image",
         f"parameters: {size.parameters:,}; with {size.running_statistics:,} running statistics "
         f"{size.mebibytes:.1f} MiB in float32",
-        f"multiply-accumulates of convolutions, linear layers and products: {size.macs:,}",
+        f"multiply-accumulates of convolutions, linear layers and matrix products: {size.macs:,}",
         f"activation memory, the outputs of all layers: {size.activation_bytes / MEBIBYTE:.1f} MiB",
     ]
     head = ["layer", "operator", "output", "parameters", "MACs", "MiB"]

@@ -24,7 +24,7 @@ STEM_CHANNELS = 64
 STAGE_CHANNELS = (256, 512, 1024)
 LAST_CHANNELS = 2048
 MODULES = {56: (1, 1, 1), 92: (1, 2, 3)}
-"""Mapping from the number in the name to the numbers of attention modules in the three stages."""
+"""Mapping from the number in a network's name to the numbers of attention modules per stage."""
 TRUNK_UNITS = 2
 EmbeddingSize = Annotated[
     int, Within(1, MAX_EMBEDDING_SIZE, "the embedding size in GluonFR is 512")
@@ -158,7 +158,7 @@ class AttentionNet(ModeGraphs):
         Last layers, a key of `nets.embedding.OUTPUTS`; "GAP" and "GAP_PRELU" have ReLU before the
         pooling.
     dropout
-        Fraction of the values before the linear layer that training sets to 0.
+        Fraction of the values of the last feature map that training sets to 0.
     name
         Name of the network, for error messages.
 

@@ -17,8 +17,8 @@ from mxnet.gluon import nn
 from ops import layers
 
 # Number added to the variance in batch normalisation. 1e-5 is the default of Gluon and PyTorch, so
-# weights are interchangeable with theirs, and the minimum that cuDNN 8 accepts. Older MXNet face
-# networks use 2e-5 or 1e-3.
+# weights can be exchanged with networks of these libraries. It is also the minimum that cuDNN 8
+# accepts. Older MXNet face networks use 2e-5 or 1e-3.
 BN_EPSILON = 1e-5
 # Weight of the old value in the running mean and variance of batch normalisation.
 BN_MOMENTUM = 0.9

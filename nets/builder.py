@@ -14,8 +14,8 @@ _PARAMETERS = {
     "embedding_size": "Number of dimensions of the embedding.",
     "output": "Last layers.\n        "
     + "\n        ".join(f"{output}: {layers}." for output, layers in OUTPUTS.items()),
-    "dropout": "Fraction of the values before the last linear layer that training sets to 0, for\n"
-    f"        the outputs {', '.join(DROPOUT_OUTPUTS)}.",
+    "dropout": "Fraction of the values of the last feature map that training sets to 0, for the\n"
+    f"        outputs {', '.join(DROPOUT_OUTPUTS)}.",
 }
 
 

@@ -20,9 +20,9 @@ from ops.mode_graphs import ModeGraphs
 from ranges import Within
 
 BOTTLENECK = 4
-"""Quotient of the channels between the two convolutions of a layer and the growth rate."""
+"""Number of channels between the two convolutions of a layer, divided by the growth rate."""
 FUSED = False
-"""Whether training uses the fused operators; `ops.layers` says why dense convolutions do not."""
+"""Whether training uses the fused operators; `ops.layers` explains why false is faster here."""
 MIN_SIDE_PIXELS = 15
 """Minimum height and width of an image, which leave one pixel after four halvings."""
 
@@ -31,18 +31,18 @@ CHANNEL_STEP = 16
 """All numbers of channels are multiples of this number.
 
 oneDNN stores channels in blocks of 16.  In training MXNet 1.9.1 cannot split a concatenation within
-such a block: "could not construct a sub-memory"."""
+such a block, and fails with "could not construct a sub-memory"."""
 
 
 class Layers(NamedTuple):
     """Numbers that define a DenseNet."""
 
     stem: int
-    """Channels of the first convolution."""
+    """Number of output channels of the first convolution."""
     growth: int
-    """Channels that each layer adds."""
+    """Number of channels that each layer appends."""
     blocks: tuple[int, ...]
-    """Numbers of layers of the blocks."""
+    """Number of layers in each block."""
 
 
 LAYERS = {
@@ -152,7 +152,7 @@ class DenseNet(ModeGraphs):
     output
         Last layers, a key of `nets.embedding.OUTPUTS`.
     dropout
-        Fraction of the values before the linear layer that training sets to 0.
+        Fraction of the values of the last feature map that training sets to 0.
     layer_dropout
         Fraction of the values of each dense layer that training sets to 0.
     name

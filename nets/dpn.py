@@ -9,7 +9,7 @@ from nets.image_size import check_image_size
 from nets.trunk import TYPICAL_EMBEDDING_SIZE, Head, TrunkNet
 
 EPSILON = 1e-3
-"""Number added to the variance in the authors' code."""
+"""Number added to the variance in batch normalisation, as in the authors' code."""
 RESIDUAL_CHANNELS = 64
 
 
@@ -21,7 +21,7 @@ class Settings(NamedTuple):
     kernel: int
     """Size of the kernel of the first convolution in pixels."""
     factor: int
-    """Factor on the number of residual channels, which is 64 in the first stage."""
+    """Number of residual channels in the first stage, divided by 64."""
     bottleneck: int
     """Number of channels of the 3x3 convolutions in the first stage."""
     groups: int
@@ -72,7 +72,7 @@ def dpn(depth: int) -> Callable[..., TrunkNet]:
     embedding_size
         Number of dimensions of the embedding.
     output
-        Embedding output, a key of `nets.embedding.OUTPUTS`.
+        Last layers, a key of `nets.embedding.OUTPUTS`.
     dropout
         Fraction of the values of the last feature map that training sets to 0, for the outputs E, F
         and Z.
@@ -80,7 +80,8 @@ def dpn(depth: int) -> Callable[..., TrunkNet]:
     Raises
     ------
     ValueError
-        If the images are too small, or if the embedding output does not fit.
+        If the images are too small, or if the last layers do not support the size of the feature
+        map or of the embedding.
 
     Notes
     -----

@@ -16,7 +16,7 @@ CHANNELS = ([16], [24, 24], [40, 40], [80, 80, 80, 112, 112, 112], [192, 192, 19
 KERNELS = ([3], [3, 3], [5, 5], [3, 3, 3, 5, 5, 5], [5, 5, 5, 5, 3])
 EXPANSION = 6
 EPSILON = 1e-3
-"""Number added to the variance in the authors' TensorFlow code."""
+"""Number added to the variance in batch normalisation, as in the authors' TensorFlow code."""
 
 
 def efficientnet_b0(
@@ -39,7 +39,7 @@ def efficientnet_b0(
     embedding_size
         Number of dimensions of the embedding.
     output
-        Embedding output, a key of `nets.embedding.OUTPUTS`.
+        Last layers, a key of `nets.embedding.OUTPUTS`.
     dropout
         Fraction of the values of the last feature map that training sets to 0, for the outputs E, F
         and Z.
@@ -47,7 +47,8 @@ def efficientnet_b0(
     Raises
     ------
     ValueError
-        If the images are too small, or if the embedding output does not fit.
+        If the images are too small, or if the last layers do not support the size of the feature
+        map or of the embedding.
 
     Notes
     -----

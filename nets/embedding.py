@@ -81,13 +81,13 @@ def build_output(
 
     Outputs
     -------
-    Block from feature maps (B, C, *feature_size) to embeddings (B, E).
+    Block that maps feature maps (B, C, *feature_size) to embeddings (B, E).
 
     Raises
     ------
     ValueError
-        If MXNet does not support the size of the linear layer, or if the embedding of "Z" has
-        another size.
+        If MXNet does not support the size of the linear layer, or if the flattened feature map of
+        "Z" is too large or has another size than the embedding.
     """
     features = in_channels * math.prod(feature_size)
     if output == "Z":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Freeze batch normalisation: stored statistics in training too, fixed scale and offset.
+"""Freeze batch normalisation: training uses stored statistics, and a fixed scale and offset.
 
 The statistics of a frozen layer have the attribute ``lr_mult`` 0, like its gamma and beta.
 """
@@ -50,7 +50,8 @@ def fix_parameters(parameters: Iterable[gluon.Parameter]) -> None:
 def freeze_symbol(text: str, choose: Callable[[str], bool]) -> tuple[str, list[str]]:
     """Freeze batch normalisations of a symbol; return its new JSON text and their parameters.
 
-    Call `fix_parameters` for these parameters of the network that the new text describes.
+    Then build a network from the new text, and call `fix_parameters` for its parameters of these
+    names.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trunk of GhostNet from gluoncv2, with a Ghost module that oneDNN can compute.
+"""Trunk of GhostNet from gluoncv2, with a Ghost module that also runs if MXNet uses oneDNN.
 
 This module imports gluoncv2, so only the builder of GhostNet imports this module.
 """
@@ -63,7 +63,9 @@ def build_trunk(
     stem: int,
     last: int,
 ) -> nn.HybridSequential:
-    """Build GhostNet's layers up to the last pooling, with stride 1 in the first convolution.
+    """Build GhostNet's layers up to the last pooling, for a first convolution with stride 1.
+
+    `nets.trunk.TrunkNet` sets this stride, which determines the sizes of the feature maps.
 
     Parameters
     ----------

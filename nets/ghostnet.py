@@ -39,7 +39,7 @@ def ghostnet(
     embedding_size
         Number of dimensions of the embedding.
     output
-        Embedding output, a key of `nets.embedding.OUTPUTS`.
+        Last layers, a key of `nets.embedding.OUTPUTS`.
     dropout
         Fraction of the values of the last feature map that training sets to 0, for the outputs E, F
         and Z.
@@ -47,7 +47,8 @@ def ghostnet(
     Raises
     ------
     ValueError
-        If the images are too small, or if the embedding output does not fit.
+        If the images are too small, or if the last layers do not support the size of the feature
+        map or of the embedding.
 
     Notes
     -----

@@ -8,9 +8,11 @@ from nets.image_size import check_image_size
 from nets.trunk import TYPICAL_EMBEDDING_SIZE, Head, TrunkNet
 
 MIN_SIDE_PIXELS = 39
-"""Minimum height and width of an image in pixels, because the convolutions have no padding."""
+"""Minimum height and width of an image in pixels.
+
+Many convolutions have no padding, so the last feature map of a smaller image would be empty."""
 EPSILON = 1e-3
-"""Number added to the variance in the authors' TensorFlow code."""
+"""Number added to the variance in batch normalisation, as in the authors' TensorFlow code."""
 
 
 def inception_resnet_v2(
@@ -29,7 +31,7 @@ def inception_resnet_v2(
     embedding_size
         Number of dimensions of the embedding.
     output
-        Embedding output, a key of `nets.embedding.OUTPUTS`.
+        Last layers, a key of `nets.embedding.OUTPUTS`.
     dropout
         Fraction of the values of the last feature map that training sets to 0, for the outputs E, F
         and Z.
@@ -37,7 +39,8 @@ def inception_resnet_v2(
     Raises
     ------
     ValueError
-        If the images are too small, or if the embedding output does not fit.
+        If the images are too small, or if the last layers do not support the size of the feature
+        map or of the embedding.
 
     Notes
     -----

@@ -36,8 +36,8 @@ The units of 200 layers are those of arcface_torch.  InsightFace's MXNet code ha
 FUSED = False
 """Whether training uses the fused operators.
 
-IResNet has no depthwise convolutions, and oneDNN computes the dense ones; `ops.layers` gives the
-reason."""
+IResNet has no depthwise convolutions, so the fused operators would slow it down; `ops.layers` gives
+the reason."""
 EmbeddingSize = Annotated[
     int, Within(1, MAX_EMBEDDING_SIZE, "the embedding size in the paper is 512")
 ]
@@ -162,8 +162,8 @@ class IResNet(ModeGraphs):
     dropout
         Fraction of the values of the last feature map that training sets to 0.
     channels
-        Number of channels of each stage. The stem has as many channels as the first stage. Only the
-        small networks of the tests use other numbers than the paper.
+        Number of channels of each stage, by default as in the paper. The stem has as many channels
+        as the first stage.
     image_size
         (height, width) of the images in pixels, which determines the size of the last layer.
     unit

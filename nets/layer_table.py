@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers of a network: shapes, parameters, multiply-accumulates (MACs) and activation memory.
 
-All numbers come from the symbol graph, so a network needs no values of its parameters.
+All numbers come from the symbol graph, so the parameters of a network may be uninitialised.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Layer(NamedTuple):
     operator: str
     """Name of MXNet's operator."""
     shape: tuple[int, ...]
-    """Shape of the output without the axis of the images."""
+    """Shape of the output without the batch axis."""
     parameters: int
-    """Number of learned parameters; 0 for a parameter that an earlier layer uses too."""
+    """Number of learned parameters, except those that an earlier layer uses too."""
     running_statistics: int
     """Number of running means and variances of batch normalisation."""
     macs: int

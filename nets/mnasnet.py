@@ -63,7 +63,7 @@ class MnasNet(ModeGraphs):
     output
         Last layers, a key of `nets.embedding.OUTPUTS`.
     dropout
-        Fraction of the values before the linear layer that training sets to 0.
+        Fraction of the values of the last feature map that training sets to 0.
 
     Inputs
     ------

@@ -22,7 +22,7 @@ from ranges import Within
 STEM_CHANNELS = 64
 LAST_CHANNELS = 512
 BLOCKS = (1, 4, 6, 2)
-"""Number of blocks of the stem, and of the blocks in each stage after its first block."""
+"""Number of blocks in the stem, then for each stage the number of blocks after its first block."""
 STAGES = (
     (64, 128, 128),
     (128, 256, 256),
@@ -64,7 +64,7 @@ class MobileFaceNet(ModeGraphs):
     output
         Last layers, a key of `nets.embedding.OUTPUTS`.
     dropout
-        Fraction of the values before the linear layer that training sets to 0.
+        Fraction of the values of the last feature map that training sets to 0.
     name
         Name of the network, for error messages.
 
@@ -192,8 +192,10 @@ def mobilefacenet(
         name,
         text,
         parameters={
-            "blocks": "Four numbers: blocks of the stem, and blocks of each stage after its first.",
-            "scale": "Factor on the number of channels of the outputs of the blocks alone.",
+            "blocks": "Four numbers: the blocks of the stem, then for each stage the blocks after "
+            "its first block.",
+            "scale": "Factor on the number of output channels of the stem and of each bottleneck; "
+            "the number\n        of expanded channels stays the same.",
             "se": "Whether squeeze-and-excitation ends each bottleneck.",
         },
         notes='Chen et al., "MobileFaceNets", arXiv:1804.07573, table 1.',

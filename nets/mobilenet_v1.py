@@ -51,7 +51,7 @@ class MobileNetV1(ModeGraphs):
         Last layers, a key of `nets.embedding.OUTPUTS`.  The convolution of "GDC" has 512 channels
         if the number of its input channels is a multiple of 512.
     dropout
-        Fraction of the values before the linear layer that training sets to 0.
+        Fraction of the values of the last feature map that training sets to 0.
 
     Inputs
     ------

@@ -30,11 +30,11 @@ def mobilenet_v3(
         "large" or "small", as in the paper.
     width
         Factor on the number of channels of every layer of the trunk; the result is rounded to a
-        multiple of 8. A factor below 1 does not change the last layer.
+        multiple of 8. A factor below 1 does not change the last convolution of the trunk.
     embedding_size
         Number of dimensions of the embedding.
     output
-        Embedding output, a key of `nets.embedding.OUTPUTS`.
+        Last layers, a key of `nets.embedding.OUTPUTS`.
     dropout
         Fraction of the values of the last feature map that training sets to 0, for the outputs E, F
         and Z.
@@ -42,7 +42,8 @@ def mobilenet_v3(
     Raises
     ------
     ValueError
-        If the images are too small, or if the embedding output does not fit.
+        If the images are too small, or if the last layers do not support the size of the feature
+        map or of the embedding.
 
     Notes
     -----

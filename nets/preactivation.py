@@ -13,7 +13,7 @@ from nets.blocks import BatchNorm, ConvNorm, PReLU, convolution
 from nets.squeeze_excitation import SqueezeExcitation
 
 FUSED = False
-"""Whether training uses the fused operators; `ops.layers` says why dense convolutions do not."""
+"""Whether training uses the fused operators; `ops.layers` explains why false is faster here."""
 BOTTLENECK = 4
 """Quotient of the output channels of a unit and the channels of its 3x3 convolution."""
 
@@ -74,7 +74,8 @@ class PreActivationUnit(gluon.HybridBlock):
             self.second = ConvNorm(hidden, hidden, 3, stride, 1, fused=FUSED)
             self.second_act = activation(hidden, FUSED)
             self.last = convolution(hidden, channels)
-            # GluonFR creates the blocks in this order, and its files have the same order.
+            # Create the blocks in GluonFR's order, which is also the order of parameters in its
+            # files.
             self.shortcut = convolution(in_channels, channels, stride=stride) if project else None
             self.se = SqueezeExcitation(channels) if se else None
 

@@ -25,10 +25,10 @@ LAYERS = {
     50: ((3, 4, 6, 3), (256, 512, 1024, 2048)),
     101: ((3, 4, 23, 3), (256, 512, 1024, 2048)),
 }
-"""Mapping from the number in the name to the numbers of units and of channels of the four stages.
+"""Mapping from the number in a network's name to the numbers of units and of channels per stage.
 
-The units of seresnet18 are bottlenecks too, so that network has 26 convolutions on its main path.
-"""
+The units of seresnet18 are bottlenecks too, so its main path has 25 convolutions and a linear
+layer."""
 EmbeddingSize = Annotated[
     int, Within(1, MAX_EMBEDDING_SIZE, "the embedding size in GluonFR is 512")
 ]
@@ -52,7 +52,7 @@ class SEResNet(ModeGraphs):
     output
         Last layers, a key of `nets.embedding.OUTPUTS`.
     dropout
-        Fraction of the values before the linear layer that training sets to 0.
+        Fraction of the values of the last feature map that training sets to 0.
     name
         Name of the network, for error messages.
 
@@ -139,7 +139,7 @@ def seresnet(depth: int) -> Callable[..., gluon.HybridBlock]:
     describe_builder(
         build,
         name,
-        f"SE-ResNet of the structure of GluonFR's l_se_resnet{depth}v2.",
+        f"SE-ResNet with the structure of GluonFR's l_se_resnet{depth}v2.",
         notes='Hu et al., "Squeeze-and-Excitation Networks", arXiv:1709.01507.',
     )
     return build

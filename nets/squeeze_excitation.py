@@ -13,7 +13,8 @@ from nets.blocks import PReLU
 class SqueezeExcitation(gluon.HybridBlock):
     """Scaling of each channel by a factor that is computed from the means of all channels.
 
-    Layers of the factor: global average pooling, 1x1 convolution, PReLU, 1x1 convolution, sigmoid.
+    Layers that compute the factor: global average pooling, 1x1 convolution, PReLU, 1x1 convolution,
+    sigmoid.
 
     Parameters
     ----------

@@ -23,8 +23,8 @@ class SymbolError(ValueError):
 def load_symbol(text: str, where: str) -> mx.sym.Symbol:
     """Load the JSON text of a symbol.
 
-    MXNet does not check the numbers of nodes in the text and may end the process on a damaged text.
-    This function checks them first.
+    MXNet does not check the indices of nodes in the text, so a damaged text may crash the process.
+    This function checks the indices first.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def _node_fault(node: Any, index: int) -> str:
     for key in ATTRIBUTES:
         values = node.get(key) or {}
         if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
-            return f"node {name!r} must have texts as {key}, got {str(values)[:80]}"
+            return f"node {name!r} must map names to texts in {key}, got {str(values)[:80]}"
     return ""
 
 

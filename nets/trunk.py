@@ -98,7 +98,7 @@ class TrunkNet(ModeGraphs):
 def scale_channels(channels: int, width: float, divisor: int = 8) -> int:
     """Multiply a number of channels by ``width``; round the product to a multiple of ``divisor``.
 
-    The result is at least ``divisor`` and more than 0.9 of the product.
+    The result is at least ``divisor``, and at least 0.9 times the product.
 
     Notes
     -----
@@ -123,14 +123,14 @@ def blocks_of(block: gluon.Block) -> Iterator[gluon.Block]:
 
 
 def _adapt(trunk: nn.HybridSequential, epsilon: float) -> None:
-    """Set the first stride, the initial weights and the normalisations; drop the last pooling."""
+    """Set the first stride, initial weights and batch normalisations; remove the last pooling."""
     last, layer = list(trunk._children.items())[-1]
     if type(layer) in (nn.AvgPool2D, nn.GlobalAvgPool2D):
         del trunk._children[last]
     convolutions = [block for block in blocks_of(trunk) if isinstance(block, nn.Conv2D)]
     convolutions[0]._kwargs["stride"] = (1, 1)
     for conv in convolutions:
-        # mx.init.Xavier would count the channels of all groups as the fan-out of one value.
+        # mx.init.Xavier would count the channels of all groups as the fan-out of one input value.
         filters, _, *kernel = conv.weight.shape
         fan_out = filters * math.prod(kernel) / conv._kwargs["num_group"]
         conv.weight.init = init.Normal(math.sqrt(2.0 / fan_out))

@@ -173,14 +173,14 @@ class VarGFaceNet(ModeGraphs):
         Factor on the number of channels of the stem and the stages; the result is rounded to a
         multiple of 8.  A width below 1 also scales the 1024 channels after the stages.
     se
-        Whether squeeze-and-excitation ends the unit of the stem, and all units of each stage but
-        the first.
+        Whether squeeze-and-excitation ends the unit of the stem and, in each stage, every unit
+        after the first one.
     embedding_size
         Number of dimensions E of the embedding.
     output
         Last layers, a key of `nets.embedding.OUTPUTS`.  Their input has 1x1 pixels.
     dropout
-        Fraction of the values before the linear layer that training sets to 0.
+        Fraction of the values of the last feature map that training sets to 0.
 
     Inputs
     ------
@@ -263,8 +263,8 @@ def vargfacenet() -> Callable[..., gluon.HybridBlock]:
         "vargfacenet",
         "VarGFaceNet: separable convolutions whose groups all have 8 channels.",
         parameters={
-            "se": "Whether squeeze-and-excitation ends the unit of the stem, and all units of each "
-            "stage but the first.",
+            "se": "Whether squeeze-and-excitation ends the unit of the stem and, in each stage, "
+            "every unit\n        after the first one.",
         },
         notes='Yan et al., "VarGFaceNet", arXiv:1910.04985. InsightFace\'s settings have no '
         "squeeze-and-excitation.",

@@ -18,7 +18,7 @@ from ops.mode_graphs import ModeGraphs
 from ranges import Within
 
 PATCH_PIXELS = 9
-"""Height and width of a patch in pixels; pixels beyond the last whole patch do not count."""
+"""Height and width of a patch in pixels; pixels beyond the last whole patch are ignored."""
 NORM_EPSILON = 2e-5
 """Number added to the variance in the batch normalisations, as in arcface_torch."""
 
@@ -103,8 +103,9 @@ class VisionTransformer(ModeGraphs):
     embedding_size
         Number of dimensions E of the embedding.
     drop_path
-        Probability that training skips the last block for an image. From block to block, the
-        probability grows linearly, starting at 0 for the first block.
+        Probability that training skips the self-attention of the last block for an image, and
+        likewise its perceptron. From block to block, the probability grows linearly, starting at 0
+        for the first block.
     mask_ratio
         Fraction of the patches of an image that training removes.
 
@@ -141,7 +142,8 @@ class VisionTransformer(ModeGraphs):
         channels, depth = settings
         tokens = math.prod(side // PATCH_PIXELS for side in image_size)
         check_features(name, image_size, tokens * channels, channels)
-        # By default, PyTorch draws the initial values of a convolution from -bound to bound.
+        # By default, PyTorch draws the initial values of a convolution uniformly between -bound and
+        # bound.
         bound = 1 / math.sqrt(3 * PATCH_PIXELS**2)
         with self.name_scope():
             self.patches = nn.Conv2D(
@@ -212,7 +214,7 @@ def vision_transformer(name: str) -> Callable[..., VisionTransformer]:
     ) -> VisionTransformer:
         return VisionTransformer(
             check_image_size(
-                name, image_size, PATCH_PIXELS, reason=f"a patch has {PATCH_PIXELS} pixels a side"
+                name, image_size, PATCH_PIXELS, reason=f"a patch has {PATCH_PIXELS} pixels per side"
             ),
             name=name,
             settings=sizes._replace(depth=depth),
@@ -233,8 +235,9 @@ def vision_transformer(name: str) -> Callable[..., VisionTransformer]:
     depth
         Number of transformer blocks.
     drop_path
-        Probability that training skips the last block for an image. From block to block, the
-        probability grows linearly, starting at 0 for the first block.
+        Probability that training skips the self-attention of the last block for an image, and
+        likewise its perceptron. From block to block, the probability grows linearly, starting at 0
+        for the first block.
     mask_ratio
         Fraction of the patches of an image that training removes.
 

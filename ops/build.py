@@ -6,8 +6,9 @@ the operators compiles them again.
 
 The library is in ``sys.prefix``/lib/face_ops.  Its name is a checksum of the sources, the compiler
 options and the MXNet version, so a change of any of these causes a new build.  The library contains
-code for every CPU instruction level and chooses a level at run time (ops/native/dispatch.cc).  If
-MXNet supports CUDA and nvcc is available, the library also contains the GPU operators.
+code for three CPU instruction levels (AVX-512, AVX2 and baseline x86-64), and chooses a level at
+run time (ops/native/dispatch.cc).  If MXNet supports CUDA and nvcc is available, the library also
+contains the GPU operators.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def library() -> Path:
     """Return the path of the library for the current sources, whether or not the file exists.
 
     A file name that ends in "-gpu.so" means that the library contains the GPU operators.  Such a
-    library is used even if nvcc is missing, because the build of a container image may have
-    compiled it.
+    library is used even if nvcc is missing: a container without nvcc may contain a library that was
+    compiled when its image was built.
     """
     digest = hashlib.sha256()
     for source in sorted(p for p in NATIVE.rglob("*.*") if "__pycache__" not in p.parts):
@@ -81,7 +82,8 @@ def compile_library() -> Path:
     Raises
     ------
     BuildError
-        If there is no C++ compiler, a compiler fails, or the library's folder is not writable.
+        If there is no C++ compiler, if a compiler fails, if MXNet is not installed, or if the
+        library's folder is not writable.
     """
     path = library()
     if path.is_file():
@@ -89,8 +91,8 @@ def compile_library() -> Path:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise BuildError(
-            f"ops: no C++ compiler found, got {os.environ.get('CXX', 'g++')!r}; install "
-            "g++ (apt-get install g++) and run python -m ops"
+            f"ops: cannot find the C++ compiler, got {os.environ.get('CXX', 'g++')!r} (environment "
+            "variable CXX, or g++); install g++ (apt-get install g++) and run python -m ops"
         )
     mxnet = _mxnet_folder()
     try:
@@ -165,7 +167,7 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
 
 
 def _mxnet_folder() -> Path:
-    spec = find_spec("mxnet")  # importing MXNet takes more than a second
+    spec = find_spec("mxnet")  # an import of MXNet would take more than a second
     if spec is None or spec.origin is None:
         raise BuildError("ops: MXNet must be installed, got none; run make setup")
     return Path(spec.origin).parent

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Process-wide choice between fused and plain operators.
+"""Process-wide choice between fused operators and plain operators, which are those of Gluon.
 
 Call ``use`` before the first call of a network.  Without a call of ``use`` the operators are plain.
 Network blocks query the choice with ``fused``, ``fused_scores`` and ``for_gpu``.
@@ -33,12 +33,12 @@ class State:
     fused_device: str = ""
     """Type of the device whose fused operators are in use; empty for plain operators."""
     loader_kernels: LoaderKernels | None = None
-    """Compiled functions for data loaders, which run on the CPU even if the network computes on a
-    GPU; None if the operators are plain."""
+    """Compiled functions for data loaders.  They run on the CPU, even if the network computes on a
+    GPU.  None if the choice is "plain" or the library cannot be compiled."""
     loaded: bool = False
     """True after MXNet has loaded the library; MXNet can load a library only once."""
     guard: Guard | None = None
-    """SIGBUS handler of the process, which can have only one; None before ``guard()`` is called."""
+    """SIGBUS handler of the process, which can have only one; None until ``guard()`` sets it."""
 
 
 state = State()
@@ -51,7 +51,7 @@ class OperatorError(ValueError):
 
 
 def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
-    """Choose the operators of this process; return a sentence for the log, or an empty string.
+    """Choose the operators of this process; return a message for the log, or an empty string.
 
     Parameters
     ----------
@@ -117,12 +117,15 @@ def _require_gpu(compiled: ctypes.CDLL, device_id: int) -> None:
 
 
 def loader_kernels() -> LoaderKernels | None:
-    """Return the compiled functions for data loaders; None if the operators are plain."""
+    """Return the compiled functions for data loaders, as the last call of ``use`` set them.
+
+    Returns None if the choice was "plain", or if the library could not be compiled.
+    """
     return state.loader_kernels
 
 
 def compiled() -> LoaderKernels | None:
-    """Return the compiled functions for data loaders, even if the operators are plain.
+    """Return the compiled functions for data loaders, even if the choice is "plain".
 
     Compiles the library if necessary.  Returns None if the library cannot be compiled.
     """
@@ -178,10 +181,10 @@ def for_gpu() -> bool:
 
 
 def fused_scores() -> bool:
-    """Return whether training uses the fused operators that exist only for a CPU.
+    """Return whether this process uses the fused operators that exist only for a CPU.
 
-    These operators are the convolutions, and the margin softmax of scores that are not scaled
-    cosines.
+    These operators are the convolutions, all operators for inference, and the margin softmax for
+    heads whose scores are not scaled cosines.
     """
     return state.fused_device == "cpu"
 
@@ -189,7 +192,8 @@ def fused_scores() -> bool:
 def refuse_add(where: str, *parameters: gluon.Parameter) -> None:
     """Raise OperatorError if a parameter has ``grad_req="add"``.
 
-    MXNet does not pass grad_req to external operators, so the gradient would be silently wrong.
+    MXNet does not pass grad_req to operators of a loaded library.  A fused operator would therefore
+    silently overwrite the gradient instead of adding to it.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Python interface of the compiled functions that a data loader calls once per batch.
+"""Python interface of the compiled functions for data loaders.
 
-The functions are in ops/native/feed.cc.  ctypes releases the GIL during each call, so several
-threads can work on one batch.  ``ops.loader_kernels`` returns a ``LoaderKernels`` if the library is
-compiled.
+Most of the functions are in ops/native/feed.cc.  A loader calls most of them once per batch.
+ctypes releases the GIL during each call, so other Python threads continue.  ``ops.compiled``
+returns a ``LoaderKernels``; the function compiles the library if necessary.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ class LoaderKernels:
     def gather(self, addresses: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> int:
         """Copy B encoded images to the rows of an array, and append an end-of-image marker to each.
 
-        Returns the number of JPEGs that lacked the marker.  Zeros may follow the marker of a JPEG.
+        Returns the number of JPEGs that had no such marker before.  A JPEG that ends in a marker
+        and zeros counts as one with a marker.
 
         Parameters
         ----------
@@ -185,9 +186,9 @@ class LoaderKernels:
         Parameters
         ----------
         data
-            Mapped bytes of the file, uint8 (n,).
+            Mapped bytes of the file, uint8, one-dimensional.
         offsets
-            Offsets of the ranges in bytes, multiples of the page size, int64 (n,).
+            Offsets of the n ranges in bytes, multiples of the page size, int64 (n,).
         sizes
             Sizes of the ranges in bytes, int64 (n,).
         """
@@ -227,7 +228,7 @@ class LoaderKernels:
         out: int,
         threads: int = 1,
     ) -> None:
-        """Mirror B of N images, normalise them to (x - mean) / std, and write them as planes.
+        """Convert B of N images to CHW planes: mirror them if asked, and compute (x - mean) / std.
 
         Parameters
         ----------

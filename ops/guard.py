@@ -28,7 +28,7 @@ class Guard:
 
     def __init__(self, library: ctypes.CDLL):
         # PyDLL keeps the GIL during a call.  face_bus_faults is called for every batch and only
-        # reads a counter.  To release and take the GIL would need much more time than this read.
+        # reads a counter.  Releasing the GIL and taking it again would take much longer.
         with_gil = ctypes.PyDLL(library._name)
         self._watch, self._faults = library.face_bus_watch, with_gil.face_bus_faults
         self._watch.restype, self._watch.argtypes = _INT, [_POINTER]

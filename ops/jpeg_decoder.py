@@ -134,7 +134,7 @@ class JpegDecoder:
         source: Any,
         holder: Any,
     ) -> Decoding:
-        """Start to decode, mirror and normalise B images to planes, and return the job.
+        """Start to decode, mirror and normalise B images to CHW planes, and return the job.
 
         A value x of a pixel becomes (x - mean) / std.  ``to_pixels`` documents the parameters that
         are missing below.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Network layers that choose between fused and plain operators.
 
-Each function takes the Gluon blocks that hold the parameters, and returns the same result as a call
-of these blocks in sequence.  Training uses fused operators.  So does inference on a CPU inside
-`ops.choice.fused_inference`, where a convolution, its normalisation and PReLU are one operator.
+Each function returns the same result as calls of the corresponding Gluon blocks in sequence.  If
+`ops.choice.use` chose fused operators, training uses them.  So does inference on a CPU inside
+`ops.choice.fused_inference`: there, a convolution, its normalisation and PReLU are one operator.
 
 The fused operators use the layout (B, C, H, W), but oneDNN's dense convolutions use a layout
 blocked by channels.  Between dense convolutions the layout conversions cost more time than the
@@ -38,10 +38,10 @@ def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool
       ``LeakyReLU`` on a CPU is not vectorised and needs the plain layout (B, C, H, W).
 
     The CPU implementation is unsuitable for a GPU.  MXNet 1.9.1 passes every convolution to cuDNN
-    (src/operator/nn/convolution.cu).  The six cuDNN calls have one group per channel, and cause
-    four times the memory traffic of ``LeakyReLU``.  On Ampere and later GPUs, cuDNN also rounds the
-    products to TF32, which adds a relative error of up to 4.9e-4 to a function that is otherwise
-    exact.
+    (src/operator/nn/convolution.cu).  The two convolutions and their four gradients are six cuDNN
+    calls with one group per channel, and cause four times the memory traffic of ``LeakyReLU``.  On
+    Ampere and later GPUs, cuDNN also rounds the products to TF32, which adds a relative error of up
+    to 4.9e-4 to a function that is otherwise exact.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool
     if choice.for_gpu():
         return F.LeakyReLU(x, gamma=alpha, act_type="prelu")
     linear = _scale_channels(F, x, alpha, parameter.shape[0])
-    # Do not write ``1 - alpha``: MXNet's ONNX exporter folds that operator, _rminus_scalar, as
-    # ``alpha - 1``.
+    # Do not write ``1 - alpha``, which is the operator _rminus_scalar.  MXNet's ONNX exporter folds
+    # that operator to the wrong constant ``alpha - 1``.
     rest = alpha * -1.0 + 1.0
     rectified = _scale_channels(F, F.Activation(x, act_type="relu"), rest, parameter.shape[0])
     return F.elemwise_add(linear, rectified)
@@ -152,7 +152,7 @@ def _training() -> bool:
 
 
 def _is_frozen(norm: nn.BatchNorm) -> bool:
-    """Return whether training uses the running statistics, which the fused operators cannot use."""
+    """Return whether training uses the running statistics; no fused operator trains with them."""
     return bool(norm._kwargs["use_global_stats"])
 
 

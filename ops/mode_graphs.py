@@ -67,7 +67,7 @@ class ModeGraphs(gluon.HybridBlock):
         self._graphs = {}
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
-        """Export the graph for inference, which contains no fused operators."""
+        """Export the graph for inference with plain operators."""
         plain = self._graphs.get(PLAIN)
         gpu = choice.for_gpu() if plain is None else plain[-1]
         self._switch(PLAIN, gpu)

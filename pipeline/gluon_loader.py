@@ -66,7 +66,7 @@ class FaceDataset(gluon.data.Dataset):
     def _image(self, row: int, params: AugmentParams) -> np.ndarray:
         self._reader.check_sizes(np.array([row]))
         jpeg = self._reader.read(np.array([row]))[0]
-        # Check first whether the JPEG is complete: OpenCV decodes a truncated one without an error.
+        # Check first whether the JPEG is complete: OpenCV reports no error for a truncated JPEG.
         image = decode(jpeg) if has_end(jpeg) else None
         if image is None:
             raise self._records.image_error(row, "cannot be decoded")
@@ -113,7 +113,8 @@ def _shift(image: np.ndarray, down: int, right: int) -> np.ndarray:
 class GluonDecoder:
     """Decoder that reads, decodes and augments images with a Gluon DataLoader.
 
-    Calling the decoder forks the worker processes.  Call it before MXNet or DALI start threads.
+    A call of the decoder forks the worker processes.  Call it before MXNet or DALI starts threads,
+    because a fork copies the locks that these threads hold but not the threads.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ SHARED_MEMORY = Path("/dev/shm")
 BATCH_TIMEOUT_S = 120.0
 """Maximum time to wait for one batch."""
 LAST_BATCH_TIMEOUT_S = 30.0
-"""Maximum time to wait for all workers at the end."""
+"""Maximum time for which ``Watch.terminate`` waits for unfinished batches."""
 EXIT_TIMEOUT_S = 1.0
 """Maximum time to wait for the exit status of a worker that no longer answers."""
 POLL_S = 0.1
@@ -43,7 +43,7 @@ def check_shared_memory(workers: int, batch_bytes: int) -> None:
     Raises
     ------
     WorkerError
-        If less than two batches per worker fit.
+        If fewer than two batches per worker fit.
     """
     if not (workers and SHARED_MEMORY.is_dir()):
         return
@@ -58,9 +58,9 @@ def check_shared_memory(workers: int, batch_bytes: int) -> None:
 def watch_workers(loader: gluon.data.DataLoader, batch_bytes: int) -> Watch:
     """Make a Gluon DataLoader raise WorkerError if a worker process ends or delivers no batch.
 
-    A watched DataLoader waits at its end for workers that are sending a batch.  MXNet would kill
-    these workers.  But a worker that is killed while it sends a batch never releases the lock of
-    the queue, and the pool waits for that lock forever.
+    When a watched DataLoader is deleted, it waits for the workers that are sending a batch.  MXNet
+    would kill these workers.  But a worker that is killed while it sends a batch never releases the
+    lock of the queue, and the pool waits for that lock forever.
 
     Parameters
     ----------
@@ -79,13 +79,14 @@ class _Placeholder:
 
 
 class Watch:
-    """Replacement for two methods of the pool of a Gluon DataLoader."""
+    """Replacement for ``apply_async`` and ``terminate`` of the pool of a Gluon DataLoader."""
 
     def __init__(self, pool: Any, batch_bytes: int):
         self._pool, self._batch_bytes = pool, batch_bytes
-        # The pool restarts the workers of this list that have ended.  A restart would fork this
-        # process while threads hold locks of MXNet, and the new worker would wait for these locks
-        # forever.  A thread of the pool reads the list at any time, so its length must not change.
+        # A thread of the pool restarts the workers in ``pool._pool`` that have ended.  A restart
+        # would fork this process while threads hold locks of MXNet, and the new worker would wait
+        # for these locks forever.  So placeholders, which never end, replace the workers.  The
+        # thread may read the list at any time, so the length of the list must not change.
         self._workers: list[BaseProcess] = pool._pool[:]
         pool._pool[:] = [_Placeholder()] * len(self._workers)
         self._submit = pool.apply_async
@@ -120,7 +121,8 @@ class Watch:
         """Raise WorkerError if a worker process has ended."""
         codes = [worker.exitcode for worker in self._workers if worker.exitcode is not None]
         if codes:
-            # SIGKILL may follow the death of another worker, whose signal says more.
+            # Report another exit code rather than SIGKILL: a worker may be killed because another
+            # worker has ended, and the exit code of that worker says more about the cause.
             codes.sort(key=lambda code: code == -signal.SIGKILL)
             raise WorkerError(self._describe(codes[0]))
 
@@ -193,6 +195,6 @@ class Result:
 
 
 _ADVICE = (
-    "enlarge it (docker run --shm-size=8g), use fewer data.workers or a smaller data.batch_size, "
-    "or use data.workers=0"
+    "enlarge /dev/shm (docker run --shm-size=8g), use fewer data.workers or a smaller "
+    "data.batch_size, or use data.workers=0"
 )

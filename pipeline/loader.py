@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 
     ``image`` is float32 (B, 3, H, W) on the device.  ``label`` is float32 (B,) with whole numbers,
     which are exact up to 2**24.  A run can resume after this batch at the position ``after``.
-    ``skipped`` are the bad images that other images of the batch replace.
+    ``skipped`` are the bad images for which other images of the batch stand in.
     """
 
     image: mx.nd.NDArray
@@ -56,7 +56,7 @@ class Batch(NamedTuple):
 class Loader:
     """Endless iterator over batches that a thread prefetches; create it with ``build_loader``.
 
-    ``notice`` is a sentence for the log, or an empty string.
+    ``notice`` is a message for the log, or an empty string.
     """
 
     def __init__(
@@ -82,7 +82,8 @@ class Loader:
     def __next__(self) -> Batch:
         """Return the next batch.
 
-        If an image is damaged, this call and all later calls raise RecordError.
+        If the thread fails, this call and all later calls raise its error, for example RecordError
+        for a damaged image.
         """
         if self._failure is None:
             item = self._queue.take()
@@ -166,19 +167,24 @@ def build_loader(
         an epoch has one group of every person.  0: no groups.
     augmentation
         Settings of the random augmentation of the images.
-    threads, workers, prefetch
-        Number of decoder threads, number of worker processes of the "cpu" loader, and number of
-        prefetched batches.
+    threads
+        Number of threads of the decoder.
+    workers
+        Number of worker processes of the "cpu" loader.
+    prefetch
+        Maximum number of prefetched batches.
     index_folder
         Folder for the .idx file that the "window" reader writes for DALI's reader.
     cache
         Cache of decoded images, for the "dali" loader with the "random" or "blocks" reader; the
         loader closes the cache.
-    num_classes, image_size
-        Number of classes and (height, width) in pixels of the synthetic batch without records.
+    num_classes
+        Number of classes in the synthetic batch, if ``records`` is None.
+    image_size
+        (height, width) in pixels of the synthetic batch, if ``records`` is None.
     permitted_bad_images
         Number of images of this rank that may be bad, that is, cannot be read or decoded.  Another
-        image of the batch replaces a bad image, and the field ``skipped`` of the batch names it.
+        image of the batch replaces a bad image, and the batch lists the bad image in ``skipped``.
         None: the loader raises RecordError for the first bad image.
 
     Raises
@@ -260,7 +266,8 @@ def _add_labels(
     """Yield batches of images with their labels; raise RecordError if a mapped file became shorter.
 
     Missing pages of a mapped file read as zeros, which give a wrong batch or a misleading error.
-    Therefore the files are checked before this function yields a batch or raises an error.
+    Therefore this function checks the files before it raises an error.  It also checks them before
+    it yields a batch, if a check is due (``mapped.FileWatch``).
     """
 
     def check_files() -> None:
@@ -279,7 +286,8 @@ def _add_labels(
         check_files()
         raise
     finally:
-        # Close the generator first: it waits for threads that decoder.close() ends.
+        # Close the generator before the decoder, because the generator waits for threads of the
+        # decoder and decoder.close() ends these threads.
         images.close()
         decoder.close()
 

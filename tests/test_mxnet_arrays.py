@@ -82,7 +82,7 @@ def test_hostile_sizes_are_refused_before_memory_is_used(saved, tmp_path):
         (28, "i", 1, "array 0 must be dense .storage type 0., got storage type 1"),
         (32, "i", 2**30, "array 0 must have at most 32 dimensions, got 1073741824"),
         (32, "i", -1, "array 0 must have at most 32 dimensions, got -1"),
-        (36, "q", -1, "array 0 has a negative side, got shape .-1, 3."),
+        (36, "q", -1, "array 0 has a negative dimension, got shape .-1, 3."),
         (36, "q", 2**62, "is truncated: array 0 of shape .* needs .* bytes at byte"),
         (60, "i", 99, "array 0 has an unknown element type, got type number 99"),
         (len(content) - 13, "Q", 2**40, "a name must have at most 4096 bytes"),

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count the different identities in a batch, for each reader of the data pipeline.
+"""Count the different identities per batch, for each reader of the data pipeline.
 
 python tools/batch_mixing.py
 
-The readers are random access, blocks and the window reader.  The tool compares their counts with
-the count that a uniform random permutation would give.  It reads the record set of ``--records``,
-or makes a small set in which the images of an identity are adjacent, the hardest case for mixing.
-The tool measures no time.
+The readers are the values of the setting data.reader: random (a permutation of all images), blocks
+(blocks of consecutive images in random order, shuffled within windows) and window (a sequential
+scan through a shuffle buffer).  The tool compares the counts with the expected count for a uniform
+random permutation.  It reads the record set of ``--records``.  Without this option, it makes a
+small set in which the images of an identity are adjacent, which is the order that is hardest to
+mix.  The tool measures no time.
 """
 
 from __future__ import annotations
@@ -30,15 +32,27 @@ PEOPLE, IMAGES_PER_PERSON = 1000, 30
 
 
 def main() -> None:
-    """Count the different identities per batch for each reader, and print a table of the counts."""
+    """Count the different identities per batch for each reader, and print the mean counts."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--records", help="folder with an InsightFace record set (default: make a small set)"
     )
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--windows", type=int, nargs="+", default=[1024, 4096, 16384])
-    parser.add_argument("--json", type=home_path, help="JSON file for machine and results")
+    parser.add_argument(
+        "--batch-size", type=int, default=128, help="number of images per batch (default: 128)"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=2, help="number of epochs to read (default: 2)"
+    )
+    parser.add_argument(
+        "--windows",
+        type=int,
+        nargs="+",
+        default=[1024, 4096, 16384],
+        help="window sizes in images for the readers blocks and window (default: 1024 4096 16384)",
+    )
+    parser.add_argument(
+        "--json", type=home_path, help="JSON file for a description of the machine and the results"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if not arguments.records:
@@ -91,8 +105,8 @@ def _expected_people(records: RecordSet, batch_size: int) -> float:
     """Return the expected number of different identities in a random batch.
 
     The batch consists of B images, drawn without replacement from all N images.  An identity with n
-    images is in the batch with the probability 1 - C(N - n, B) / C(N, B), where C is the binomial
-    coefficient.
+    images is in the batch with the probability 1 - C(N - n, B) / C(N, B), where C(a, b) is the
+    binomial coefficient "a choose b".
     """
     total = len(records)
     drawn = np.arange(batch_size)

@@ -4,6 +4,9 @@
 python -m venv ~/oracles
 ~/oracles/bin/pip install "numpy<2" scikit-learn pyeer cimat
 python tools/check_evaluation.py --python ~/oracles/bin/python
+
+The option --python names the interpreter of an environment with these three packages, which may
+differ from the environment of this tool.
 """
 
 from __future__ import annotations
@@ -29,11 +32,21 @@ WORKER = Path(__file__).parent / "evaluation_checks" / "oracle_worker.py"
 TOLERANCE = 1e-9
 PAIRS, PEOPLE = 2000, 150
 Result = tuple[str, float | None, str]
-"""What is compared, the largest difference (None: the definitions differ), and an explanation."""
+"""Name of the comparison, largest difference (None: not comparable), and the reason for None."""
 
 
 def make_case(name: str, seed: int) -> dict[str, Any]:
-    """Return random scores with one property: "normal", "ties", "equal", "perfect" or "wrong"."""
+    """Return random scores of image pairs, with the people on the images and a threshold.
+
+    Parameters
+    ----------
+    name
+        Kind of scores.  "normal": normally distributed.  "ties": rounded to one decimal.  "equal":
+        all scores are equal.  "perfect": each same-person pair has a higher score than each
+        different-person pair.  "wrong": the reverse of "perfect".
+    seed
+        Random seed.
+    """
     rng = np.random.default_rng(seed)
     issame = rng.random(PAIRS) < 0.4
     people = rng.integers(0, PEOPLE, (PAIRS, 2))
@@ -52,7 +65,15 @@ def make_case(name: str, seed: int) -> dict[str, Any]:
 
 
 def compare(case: dict[str, Any], oracle: dict[str, Any]) -> Iterator[Result]:
-    """Compare our results of one case with those of the worker."""
+    """Yield the comparisons of our results for a case with the results of `oracle_worker.py`.
+
+    Parameters
+    ----------
+    case
+        Scores from `make_case`.
+    oracle
+        Results of scikit-learn, pyeer and cimat for these scores.
+    """
     scores, issame = np.array(case["scores"]), np.array(case["issame"], bool)
     curve = compute_roc_curve(scores, issame)
     yield "scikit-learn roc_curve", _difference([curve.far, curve.tar], oracle, "far", "tar"), ""
@@ -62,7 +83,7 @@ def compare(case: dict[str, Any], oracle: dict[str, Any]) -> Iterator[Result]:
     accuracies, _ = fold_accuracies(2 - 2 * scores, issame)
     yield "scikit-learn KFold accuracies", _difference([accuracies], oracle, "accuracies"), ""
     if case["name"] == "equal":
-        yield "pyeer EER", None, "pyeer lacks the threshold above all scores and returns 1"
+        yield "pyeer EER", None, "pyeer has no threshold above all scores, and returns 1"
     else:
         yield "pyeer EER", abs(equal_error_rate(curve) - oracle["eer"]), ""
     negatives = np.sort(scores[~issame])[::-1]
@@ -88,7 +109,7 @@ def _compare_operating_point(
     if tar is None:
         return name, None, "too few different-person pairs for this FMR"
     if abs(1 - tar - fnmr) > TOLERANCE and fmr < far:
-        return name, None, f"pyeer lacks the threshold above all scores and takes FMR {fmr:.4f}"
+        return name, None, f"pyeer has no threshold above all scores, and takes FMR {fmr:.4f}"
     return name, abs(1 - tar - fnmr), ""
 
 
@@ -102,19 +123,28 @@ def _compare_intervals(case: dict[str, Any], oracle: dict[str, Any]) -> Iterator
         assert found is not None
         variance = dyadic_variance(errors - rate, people[chosen]) if 0 < rate < 1 else 0.0
         if 0 < rate < 1 and variance < rate * (1 - rate) / len(errors):
-            yield name, None, "our interval uses at least the variance of independent pairs"
+            note = "cimat uses a variance below that of independent pairs, our interval does not"
+            yield name, None, note
         elif count in (1, len(errors) - 1):
-            yield name, None, "cimat replaces an end of the interval at 1 error or 1 correct pair"
+            note = "cimat replaces an end of the interval if just 1 pair is wrong or just 1 right"
+            yield name, None, note
         else:
             ends = np.array([found.low, found.high])
             yield name, float(np.abs(ends - oracle[f"{key}_interval"]).max()), ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare all cases; return 0, or 1 if a difference is larger than TOLERANCE."""
+    """Compare all cases and print the differences; return 1 if one exceeds TOLERANCE, else 0."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--python", required=True, type=expand_home, help="interpreter")
-    parser.add_argument("--seeds", type=int, default=5, help="random cases of each kind")
+    parser.add_argument(
+        "--python",
+        required=True,
+        type=expand_home,
+        help="interpreter of an environment with scikit-learn, pyeer and cimat",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="number of random cases of each kind (default: 5)"
+    )
     options = parser.parse_args(arguments)
     kinds = ["normal", "ties", "equal", "perfect", "wrong"]
     cases = [make_case(name, seed) for name in kinds for seed in range(options.seeds)]

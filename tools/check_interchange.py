@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check imports and exports against the code of other projects.
+"""Check the import and export of models against the code of other projects.
 
-Every check builds networks with the published code of one project, gives them random weights, saves
-them in the format of that project, and compares their embeddings with ours.  Clone the projects
-outside this folder first:
+Each check builds networks with the published code of one project, gives them random weights, and
+saves them in the format of that project.  It then imports the files, and compares our embeddings
+with those of the project.  Before the first check, clone InsightFace and unpack the sources of
+GluonFR 1.0.2 from PyPI, outside this folder:
 
 python tools/check_interchange.py insightface-symbols ~/insightface
 python tools/check_interchange.py arcface-torch ~/insightface --python ~/torch/bin/python
@@ -29,18 +30,20 @@ if TYPE_CHECKING:
 
 
 class Check(NamedTuple):
-    """One check: what it compares, and the function that yields its results."""
+    """One check: help text, and the function that yields its results."""
 
     help: str
+    """Networks and file formats that the check compares."""
     run: Callable[..., Iterator[Result]]
-    """Function of a checkout of the other project, a folder for files, and the chosen names."""
+    """Function to call with the folder of the other project's sources, a folder for files, and the
+    names of the networks to check (empty: all)."""
     needs_python: bool = False
     """Whether ``run`` also takes ``python``, the interpreter of an environment with PyTorch."""
 
 
 CHECKS = {
     "insightface-symbols": Check(
-        "networks of InsightFace's recognition/arcface_mxnet, as symbol and parameters",
+        "networks of InsightFace's recognition/arcface_mxnet, as MXNet symbol and parameters",
         insightface_symbols.run,
     ),
     "arcface-torch": Check(
@@ -49,8 +52,8 @@ CHECKS = {
         needs_python=True,
     ),
     "onnx": Check(
-        "networks of InsightFace's recognition/arcface_torch, as .onnx; and our .onnx files in the "
-        "package insightface",
+        "networks of InsightFace's recognition/arcface_torch, imported from .onnx; also our "
+        "exported .onnx files, run by the package insightface",
         onnx_files.run,
         needs_python=True,
     ),
@@ -64,9 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checks = parser.add_subparsers(dest="check", required=True)
     for name, check in CHECKS.items():
         command = checks.add_parser(name, help=check.help)
-        command.add_argument("checkout", type=home_path, help="folder of a clone of the project")
         command.add_argument(
-            "--only", nargs="+", default=[], metavar="NAME", help="networks to check, all without"
+            "checkout", type=home_path, help="folder with the sources of the other project"
+        )
+        command.add_argument(
+            "--only",
+            nargs="+",
+            default=[],
+            metavar="NAME",
+            help="names of the networks to check (default: all)",
         )
         if check.needs_python:
             command.add_argument(
@@ -90,7 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{result.name:28} {result.net:16} {result.difference:10.1e}  {mark}{result.note}",
                 flush=True,
             )
-    print(f"{failed} failed; embeddings are normalised, and may differ by {MAX_DIFFERENCE:g}")
+    print(
+        f"{failed} failed; the largest permitted difference of normalised embeddings is "
+        f"{MAX_DIFFERENCE:g}"
+    )
     return int(failed > 0)
 
 

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check every network of ``nets.NETS``:  python tools/check_nets.py [NET ...]
+"""Check all networks of ``nets.NETS``, or only the named ones.
 
-- counts: parameters and multiply-accumulates are within 1 % of the published ones.
-- steps: a training step on small images gives every parameter a finite gradient.  Imperative and
-  hybridized networks, plain and native operators give the same embeddings and gradient norms.
-- files: a checkpoint, a symbol and an ONNX file give the same embeddings when they are read again.
-- learning: 60 steps on 8 images of 4 identities bring the loss of a small network near zero.
+python tools/check_nets.py [NET ...] [--only CHECK ...]
+
+The checks are:
+
+- counts: the numbers of parameters and multiply-accumulates are within 1 % of the published ones.
+- steps: a training step on small images gives every parameter a finite gradient that is not zero.
+  The embeddings and the norm of the gradient agree between imperative and hybridized execution,
+  and between MXNet's operators (plain) and our compiled operators (native).
+- files: the network is written as a checkpoint, as an MXNet symbol and as an ONNX file.  The models
+  that are read from these files give the embeddings of the network.
+- learning: 60 training steps on 8 images of 4 identities reduce the loss to at most 0.1.  Width and
+  depth of the network are reduced for this check, if it has such settings.
 
 The exit status is 1 if a network fails.
 """
@@ -29,7 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return exit code 1 if a network fails, 2 for a wrong command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("nets", nargs="*", metavar="NET", help="names of networks (default: all)")
-    parser.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS), metavar="CHECK")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=CHECKS,
+        default=list(CHECKS),
+        metavar="CHECK",
+        help=f"run only these checks, of {', '.join(CHECKS)} (default: all)",
+    )
     options = parser.parse_args(arguments)
     unknown = [name for name in options.nets if name not in PUBLISHED]
     if unknown:
@@ -39,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = options.nets or own_nets()
     if len(names) == 1:
         return int(not run(names[0], options.only))
-    # Each network has its own process: the end of the process frees the memory of the network, and
-    # a crash does not end the checks of other networks.
+    # Check each network in a separate process: the end of the process frees the memory of the
+    # network, and a crash does not end the checks of other networks.
     codes = [
         subprocess.run([sys.executable, __file__, name, "--only", *options.only]).returncode
         for name in names

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the command ``check`` with the native JPEG decoder alone:  python tools/check_speed.py
+"""Compare the speed of the command ``check`` with that of the JPEG decoder alone.
 
-The benchmark packs 57,600 different JPEGs of 112x112 pixels, or uses the record set ``--set``.
-Each round runs, in turn, ``python -m tools.data check`` and a process that only decodes all images
-to pixels, both with a thread per core.  The time of our command includes the start of Python.  The
-time of the decoder does not.
+python tools/check_speed.py
+
+The benchmark packs 57,600 different JPEGs of 112x112 pixels to a record set, or uses the record set
+of ``--set``.  Each round runs ``python -m tools.data check``, and then a process that only decodes
+all images to pixels.  Each of them has one decoder thread per core.  The time of the command
+includes the start of Python.  The time of the decoder does not.
 """
 
 from __future__ import annotations
@@ -45,10 +47,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--set", type=home_path, help="record set to check (default: make one)")
     parser.add_argument(
-        "--images", type=int, default=57_600, help="images of the set to make (default: 57600)"
+        "--images",
+        type=int,
+        default=57_600,
+        help="number of images in the set that is made without --set (default: 57600)",
     )
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds (default: {ROUNDS})")
-    parser.add_argument("--json", type=home_path, help="write the figures to this file")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help=f"number of rounds (default: {ROUNDS})"
+    )
+    parser.add_argument(
+        "--json", type=home_path, help="JSON file for a description of the machine and the results"
+    )
     parser.add_argument("--decode", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.decode:
@@ -64,7 +73,7 @@ def main() -> int:
     for name in times:
         low, high = figures[name]["spread"]
         rate = figures[name]["images_per_second"]
-        print(f"{name:8}{rate:10,.0f} images/s ({low:.2f} to {high:.2f} s)")
+        print(f"{name:8}{rate:10,.0f} images/s (rounds of {low:.2f} to {high:.2f} s)")
     low, high = figures["quartiles"]
     print(f"ratio   {figures['ratio']:10.3f} (quartiles {low:.3f} to {high:.3f})")
     if options.json:
@@ -75,7 +84,7 @@ def main() -> int:
 
 
 def make_set(folder: Path, images: int) -> Path:
-    """Pack different JPEGs to a record set in ``folder``; return the folder of the set."""
+    """Pack different JPEGs to a record set in a subfolder of ``folder``; return the subfolder."""
     write_images(folder / "images", max(1, images // IMAGES_PER_PERSON), IMAGES_PER_PERSON)
     command = [sys.executable, "-m", "tools.data", "pack", str(folder / "images")]
     command.append(str(folder / "set"))
@@ -104,7 +113,9 @@ def decode(path: Path) -> float:
         records = open_records(path, Path(temporary))
     kernels = ops.compiled()
     if kernels is None:
-        raise SystemExit("check_speed: the compiled operators must be available; run make setup")
+        raise SystemExit(
+            "check_speed: the compiled operators must be available, got none; run `make setup`"
+        )
     reader, decoder = RecordReader(records, kernels), kernels.decoder(default_threads())
     size = records.image_size
     buffers = BufferRing(kept=1)
@@ -124,7 +135,10 @@ def decode(path: Path) -> float:
 
 
 def summarize(times: dict[str, list[float]], count: int) -> dict[str, Any]:
-    """Return the rates of both, and the ratio of the rates: its median and its quartiles."""
+    """Return the rates of the command and of the decoder, and their ratio as median and quartiles.
+
+    The ratio of a round is the rate of the command divided by the rate of the decoder.
+    """
     figures: dict[str, Any] = {
         name: {
             "seconds": statistics.median(seconds),

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare accuracy and speed of verification with InsightFace and GluonFR on .bin files.
+"""Compare our verification with that of InsightFace and GluonFR: accuracy and speed on .bin files.
 
 python tools/compare_verification.py --model RUN --sets A.bin B.bin C.bin \
     --insightface ~/insightface --gluonfr ~/gluonfr-1.0.2 --packages ~/oracles/lib/.../site-packages
 
-The code of both projects runs unmodified, beside ours, on the same symbol with MXNet on the CPU, in
-processes that alternate.  A time includes reading, decoding, embedding and scoring, and excludes
-imports and the first forward pass.  --packages is a folder with scikit-learn and SciPy.
+The code of InsightFace and of GluonFR runs unmodified.  All three projects use the same MXNet
+symbol on the CPU, in processes that run in turn.  A time includes reading, decoding, embedding and
+scoring.  It excludes imports and the first forward pass.
 
-InsightFace has one accuracy for each set, with mirror images, which must equal our column `flip`.
-GluonFR's accuracy without mirror images must equal our column `no flip`.  GluonFR's accuracy with
-mirror images is only printed: GluonFR concatenates both embeddings instead of adding them, and its
-script never resets this metric, so the figure of a set also counts the pairs of all earlier sets.
+InsightFace reports one accuracy for each set.  This accuracy is computed with mirror images, and
+must equal our accuracy `flip`.  GluonFR's accuracy without mirror images must equal our accuracy
+`no flip`.  GluonFR's accuracy with mirror images is printed, but not compared, for two reasons.
+GluonFR concatenates the embeddings of an image and its mirror image, where we add them.  GluonFR's
+script also never resets the metric with mirror images, so the figure of a set includes the pairs of
+all earlier sets.
 """
 
 from __future__ import annotations
@@ -38,20 +40,34 @@ WORKERS = {
     "gluonfr": "gluonfr_verification_worker.py",
 }
 FOLDER = Path(__file__).parent / "evaluation_checks"
+PATHS = {
+    "model": "run folder, checkpoint folder, symbol prefix or model file",
+    "insightface": "folder with a git clone of InsightFace",
+    "gluonfr": "folder with the sources of GluonFR 1.0.2, in a subfolder gluonfr",
+    "packages": "site-packages folder with scikit-learn and SciPy",
+}
+"""Mapping from each option with a path to its help text."""
 TOLERANCE = 1e-6
 MIN_SPEEDUP = 3.0
 Results = Mapping[str, list[list[dict[str, Any]]]]
-"""For each worker, for each round, the result of each set."""
+"""For each project: a list of rounds, each of which is a list with the result of each set."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare; return 0, or 1 if an accuracy differs or a speedup is below MIN_SPEEDUP."""
+    """Compare the projects; return 1 if an accuracy differs or a speedup is too small, else 0.
+
+    A speedup is the time of another project divided by our time; it must be at least MIN_SPEEDUP.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name in ("model", "insightface", "gluonfr", "packages"):
-        parser.add_argument(f"--{name}", required=True, type=expand_home)
-    parser.add_argument("--sets", required=True, nargs="+", type=expand_home)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
+    for name, text in PATHS.items():
+        parser.add_argument(f"--{name}", required=True, type=expand_home, help=text)
+    parser.add_argument(
+        "--sets", required=True, nargs="+", type=expand_home, help="verification sets, .bin files"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, help="number of images per batch (default: 64)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: 5)")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         settings = write_settings(options, Path(name))
@@ -63,9 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_settings(options: argparse.Namespace, folder: Path) -> Path:
-    """Export the model as a symbol, copy the sets for GluonFR, and write the settings.
+    """Export the model as a symbol, copy the sets for GluonFR, and write the settings to a file.
 
-    GluonFR reads only pickles of Python 2, in which an encoded image is a string.
+    The copies store each encoded image as a string, as pickles of Python 2 do, because GluonFR
+    reads no other pickles.  The function returns the path of the file with the settings.
     """
     model = open_model(options.model)
     export_model(model, folder / "model", format="symbol")
@@ -89,7 +106,7 @@ def write_settings(options: argparse.Namespace, folder: Path) -> Path:
 
 
 def run_worker(worker: str, settings: Path) -> list[dict[str, Any]]:
-    """Run a worker once; return the result of each set."""
+    """Run the script of one project once, in a new process; return the result of each set."""
     done = subprocess.run(
         [sys.executable, "-P", FOLDER / WORKERS[worker], settings],
         stdout=subprocess.PIPE,
@@ -118,8 +135,8 @@ def print_results(names: Sequence[str], found: Results) -> int:
     for worker, times in seconds.items():
         ratio = median[worker] / median["ours"]
         failed += worker != "ours" and ratio < MIN_SPEEDUP
-        print(f"{worker}: {median[worker]:.2f} s for all sets (from {min(times):.2f} to "
-              f"{max(times):.2f}), {ratio:.2f} times ours")  # fmt: skip
+        print(f"{worker}: median {median[worker]:.2f} s for all sets (from {min(times):.2f} to "
+              f"{max(times):.2f} s), {ratio:.2f} times ours")  # fmt: skip
     return 1 if failed else 0
 
 

@@ -17,7 +17,7 @@ SIDE = 28
 CANVAS_SIDE = 4 * SIDE
 """Side in pixels of the canvas that a digit is drawn on, before rotation and downscaling."""
 GLYPH_HEIGHT = 18
-"""Height in pixels of a digit in the final image; the digits of MNIST are about as high."""
+"""Height in pixels of a digit in the final image, before random scaling; similar to MNIST."""
 FONTS = (
     cv2.FONT_HERSHEY_SIMPLEX,
     cv2.FONT_HERSHEY_PLAIN,
@@ -48,7 +48,7 @@ def read_mnist(folder: Path) -> Digits:
     Raises
     ------
     ValueError
-        If a file is missing or damaged, or if its content is not that of MNIST.
+        If a file is missing or damaged, or if it does not hold what a file of MNIST holds.
     """
     if not folder.is_dir():
         raise ValueError(
@@ -93,7 +93,7 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> tuple[np.ndarray, Pat
         ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(
-            f"{path}: the file cannot be read, got {error}; download it again"
+            f"{path}: the file cannot be read, got {error}; download the file again"
         ) from None
     # An idx file consists of two zero bytes, the type (8 means uint8), the number of dimensions,
     # the size of each dimension as a big-endian uint32, and the values.
@@ -101,13 +101,13 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> tuple[np.ndarray, Pat
     if len(content) < start or content[:4] != bytes((0, 0, 8, dimensions)):
         raise ValueError(
             f"{path}: must begin with the header of an idx file with {dimensions} dimensions, got "
-            f"{content[:4].hex() or 'nothing'}; download it again"
+            f"{content[:4].hex() or 'nothing'}; download the file again"
         )
     shape = [int(n) for n in np.frombuffer(content, ">u4", dimensions, offset=4)]
     if len(content) != start + math.prod(shape):
         raise ValueError(
             f"{path}: must hold {start + math.prod(shape)} bytes, got {len(content)}; download "
-            "it again"
+            "the file again"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape), path
 
@@ -145,7 +145,8 @@ def _draw(text: str, random: np.random.Generator) -> np.ndarray:
         (CANVAS_SIDE / 2, CANVAS_SIDE / 2), random.uniform(-20, 20), random.uniform(0.75, 1.1)
     )
     slant = random.uniform(-0.25, 0.25)
-    # The shift is at most 2.5 pixels in the final image; the canvas has more pixels per side.
+    # The shift is at most 2.5 pixels of the final image.  The canvas has CANVAS_SIDE / SIDE times
+    # as many pixels per side, so the shift on the canvas is larger by this factor.
     shift = random.uniform(-2.5, 2.5, 2) * CANVAS_SIDE / SIDE
     matrix = matrix + np.array([[0, slant, shift[0]], [0, 0, shift[1]]])
     warped = cv2.warpAffine(canvas, matrix, (CANVAS_SIDE, CANVAS_SIDE))

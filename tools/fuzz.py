@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read randomly damaged files until a reader fails in an unexpected manner.
+"""Damage files at random and read them, until a reader fails in an unexpected manner.
 
 python tools/fuzz.py --minutes N [--seed S] [--target NAME ...]
 python tools/fuzz.py --target NAME --seed S --case N      (run one case again)
 
-Targets: record sets, their check and their remote copies, the cached index, verification sets,
-configurations, checkpoints, model files, and the compiled JPEG decoder under sanitizers.  A reader
-may refuse a file with one sentence.
-Findings are: any other exception, a crash, a case that takes more than 20 s, a process that needs
-more than 2 GiB, a report of a sanitizer, and pixels that differ from those of libjpeg-turbo.
-At the first finding the program prints how to reproduce it and exits with code 1.
+Each target damages files of one kind and reads them: record sets (records), record sets whose
+images are checked (check), local copies of remote record sets (remote), the cached index of a
+record set (index), verification sets (bin), configurations (yaml), checkpoints (checkpoint), model
+files (models) and JPEG images (jpeg).  The target jpeg runs the compiled decoder, built with
+sanitizers.  One damaged file or record set is a case.  The code that reads a case may refuse it
+with an error of one sentence.
+
+Findings are: any other exception, a crash, a case that takes more than 20 s, a process whose memory
+grows by more than 2 GiB, a report of a sanitizer, and pixels that differ from those of
+libjpeg-turbo.  At the first finding the program prints how to reproduce it and exits with code 1.
 """
 
 from __future__ import annotations
@@ -32,24 +36,30 @@ from tools.fuzzing.targets import TARGETS
 from tools.fuzzing.worker import CASE_LIMIT_S, NUMBER_FILE, REPORT_FILE
 
 SLICE_S = 20.0
-"""Longest time of one worker process; each process of a target continues with the next case."""
+"""Longest time in seconds for which a worker process starts new cases.
+
+The next worker process of the same target continues with the next case.
+"""
 _START_LIMIT_S = 300
 _NO_LIMIT = 1 << 40
 _SHOWN_CHARACTERS = 6000
 
 
 class Result(NamedTuple):
-    """What a worker process did."""
+    """Result of a worker process."""
 
     counts: Counter[str]
+    """Numbers of cases by outcome: "accepted" or "refused"."""
     next_case: int
+    """Number of the case that caused the finding, or else of the first case that did not run."""
     finding: str
+    """Description of the finding; empty if there is none."""
 
 
 def run_worker(
     target: str, seed: int, cases: range, seconds: float, environment: dict[str, str]
 ) -> Result:
-    """Run cases of a target in a child process, and return its result."""
+    """Run cases of a target in a worker process for some seconds; return the process's result."""
     with tempfile.TemporaryDirectory(prefix="face-fuzz-") as folder:
         arguments = [target, seed, cases.start, len(cases), seconds, folder]
         command = [sys.executable, "-m", "tools.fuzzing.worker", *map(str, arguments)]
@@ -81,14 +91,14 @@ def run_worker(
 
 def _ending(code: int | None) -> str:
     if code is None:
-        return "the process did not end"
+        return "the process did not end in time"
     if code < 0:
         return f"the process was killed by {signal.Signals(-code).name}"
     return f"the process ended with code {code}"
 
 
 def fuzz(targets: Sequence[str], seed: int, seconds: float, library_folder: Path) -> int:
-    """Run all targets in turn until the time is over; return 0, or 1 after a finding."""
+    """Run all targets in turn until the time is over; return 0, or 1 at the first finding."""
     end, started = time.monotonic() + seconds, time.monotonic()
     environments: dict[str, dict[str, str]] = {}
     positions = dict.fromkeys(targets, 0)
@@ -127,15 +137,29 @@ def _print_finding(target: str, seed: int, result: Result) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, 1 after a finding, or 2 after an error in usage."""
-    parser = argparse.ArgumentParser(description="Read damaged files and look for failures.")
-    parser.add_argument("--minutes", type=float, default=1.0, help="duration (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all cases (default: 0)")
-    parser.add_argument("--target", nargs="+", choices=[*TARGETS], default=[*TARGETS])
-    parser.add_argument("--case", type=int, help="number of one case to run again")
+    """Run the command line; return 0, 1 after a finding, or 2 after an error of this tool."""
+    parser = argparse.ArgumentParser(
+        description="Damage files at random and read them, until a reader fails unexpectedly."
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=1.0, help="duration in minutes (default: 1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument(
+        "--target",
+        nargs="+",
+        choices=[*TARGETS],
+        default=[*TARGETS],
+        help="kinds of files to damage and read (default: all)",
+    )
+    parser.add_argument(
+        "--case", type=int, help="run only the case with this number, for each target"
+    )
     options = parser.parse_args(arguments)
     if not 0 < options.minutes <= 10_000:
-        parser.error(f"--minutes: must be above 0 and at most 10000, got {options.minutes}")
+        parser.error(
+            f"--minutes: must be above 0 and at most 10000, got {options.minutes}; 30 is usual"
+        )
     with tempfile.TemporaryDirectory(prefix="face-fuzz-library-") as folder:
         try:
             if options.case is None:

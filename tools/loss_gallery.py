@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train with each loss on images of digits, and plot the two-dimensional embeddings.
 
-python tools/loss_gallery.py --mnist FOLDER --out FOLDER [--only LOSS ...]
+python tools/loss_gallery.py [--mnist MNIST] [--out OUT] [--only LOSS ...]
 
-Writes OUT/<loss>.png (embeddings of training and test images), OUT/index.html (all plots and
-accuracies) and OUT/sheet.jpg (the plots of the test images of all losses, in one image).  Without
-``--mnist``, the tool draws its own digits.  docs/gallery.md explains the settings and the plots.
+The tool writes OUT/<loss>.png (embeddings of training and test images), OUT/index.html (all plots
+and accuracies) and OUT/sheet.jpg (the plots of the test images of all losses, in one image).
+MNIST is a folder with the files of MNIST.  Without ``--mnist``, the tool draws its own digits.
+docs/gallery.md explains the settings and the plots.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--out", type=home_path, default=Path("gallery"), help="output folder (default: gallery)"
     )
-    parser.add_argument("--only", nargs="+", metavar="LOSS", help="train only these losses")
+    parser.add_argument("--only", nargs="+", metavar="LOSS", help="train with these losses only")
     parser.add_argument(
         "--epochs", type=float, help="number of epochs (default: each loss has its own number)"
     )
@@ -60,7 +61,9 @@ def main(argv: list[str]) -> int:
         "--quick", action="store_true", help="use few images and few epochs, to try the tool"
     )
     parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
-    parser.add_argument("--json", type=home_path, help="JSON file for machine and results")
+    parser.add_argument(
+        "--json", type=home_path, help="JSON file for a description of the machine and the results"
+    )
     arguments = parser.parse_args(argv)
     try:
         names = choose(arguments.only)
@@ -99,7 +102,7 @@ def choose(only: list[str] | None) -> list[str]:
 
 
 def load(mnist: Path | None, quick: bool, seed: int) -> tuple[Digits, str]:
-    """Read or draw the images of digits; return them with a text that names their source.
+    """Read or draw the images of digits; return them with a text on their source and number.
 
     Raises
     ------
@@ -128,7 +131,7 @@ def load(mnist: Path | None, quick: bool, seed: int) -> tuple[Digits, str]:
 
 
 def make(names: list[str], digits: Digits, about: str, arguments: argparse.Namespace) -> None:
-    """Train once with each loss; after each training, write its plot and update the page."""
+    """Train once with each loss; after each training, write the loss's plot and index.html."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     operators = ops.use("auto")
     print(about)

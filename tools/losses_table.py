@@ -17,7 +17,7 @@ from ranges import Setting, Within, settings
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "losses.md"
 IN_THE_TEXT = ("sharded", "sample_rate", "interclass_filter")
-"""Settings of many heads, which the document describes above the table."""
+"""Settings that many heads share.  A paragraph of the document describes them, not its tables."""
 HEADER = "| name | paper | formula | settings: default, range |\n|---|---|---|---|"
 
 
@@ -31,7 +31,8 @@ def document(text: str) -> str:
         _, ended, after = rest.partition(end)
         if not (found and ended):
             raise ValueError(
-                f"{DOCUMENT}: the lines {begin.strip()} and {end} are missing; restore them"
+                f"{DOCUMENT}: must contain the lines {begin.strip()} and {end} in this order, "
+                "got a file without them; restore the lines"
             )
         rows = [HEADER, *(row(name, kind) for name, kind in heads.items())]
         text = before + begin + "\n".join(rows) + "\n" + end + after
@@ -39,7 +40,7 @@ def document(text: str) -> str:
 
 
 def row(name: str, kind: type[Head]) -> str:
-    """Return the table row of a head: name, settings, and paper and formula of its docstring."""
+    """Return the table row of a head: name, paper and formula from its docstring, settings."""
     _, formula, paper = (
         " ".join(p.split()) for p in (inspect.getdoc(kind) or "").split("\n\n")[:3]
     )

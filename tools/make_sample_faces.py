@@ -3,10 +3,10 @@
 
     python tools/make_sample_faces.py data/sample_faces
 
-Writes a record set (train.rec, train.idx, property), a verification set (sample_val.bin), the
-person of each of its images (sample_val.people.txt) and the arguments of this command
-(made_with.json).  The same arguments give the same bytes in each file.
-No person is in both sets.
+The tool writes a record set (train.rec, train.idx, property) and a verification set of other people
+(sample_val.bin).  sample_val.people.txt names the person on each image of the verification set, and
+made_with.json holds the arguments of this command.  The same arguments give the same bytes in each
+file.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from tools.sample_faces.people import Person, draw_person
 from tools.sample_faces.renderer import render_jpeg
 
 GENERATOR_VERSION = 1
-"""Version of this generator; increase it if a change of the code changes the files."""
+"""Version of this generator.  Increase it with each change of the code that changes the files."""
 LOOKS = 10
-"""Number of combinations of skin colour, hair colour and hair style; many people share each."""
+"""Number of combinations of skin colour, hair colour and hair style; many people share each one."""
 RECORD_FILES = ("train.rec", "train.idx", "property")
 PAIRS_FILE = "sample_val.bin"
 ARGUMENTS_FILE = "made_with.json"
@@ -73,7 +73,8 @@ def make(out: Path, arguments: dict[str, int], workers: int) -> None:
     out
         Output folder, created if it is missing.
     arguments
-        Arguments that determine the bytes: people, images_per_person, pairs_people, pairs, seed.
+        Content of ARGUMENTS_FILE.  The arguments people, images_per_person, pairs_people, pairs and
+        seed determine the images and the pairs.
     workers
         Number of rendering processes.
     """
@@ -116,7 +117,8 @@ def render_all(jobs: Iterable[Job], workers: int) -> Iterator[bytes]:
     if workers == 1:
         yield from map(_render_job, jobs)
         return
-    # The processes are spawned: a forked process could inherit a lock held by a thread of OpenCV.
+    # Spawn the processes: a forked process could inherit a lock that a thread of OpenCV holds, and
+    # would then wait for the lock forever.
     with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
         yield from pool.imap(_render_job, jobs, chunksize=16)
 
@@ -132,14 +134,15 @@ def _person(seed: int, number: int, look_number: int) -> Person:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raise ValueError if an option is out of range."""
+    """Raise ValueError if an option has a wrong value."""
     least = {"people": 2, "images_per_person": 1, "pairs_people": 2, "pairs": 2 * FOLDS,
              "seed": 0, "workers": 1}  # fmt: skip
     for key, bound in least.items():
         if getattr(options, key) < bound:
             flag = "--" + key.replace("_", "-")
             raise ValueError(
-                f"{flag}: must be at least {bound}, got {getattr(options, key)}; raise it"
+                f"{flag}: must be at least {bound}, got {getattr(options, key)}; use a "
+                "larger number"
             )
     if options.pairs % (2 * FOLDS):
         raise ValueError(
@@ -174,7 +177,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--pairs-people", type=int, default=100, help="number of people in the verification set"
     )
-    parser.add_argument("--pairs", type=int, default=1000, help="number of pairs (multiple of 20)")
+    parser.add_argument(
+        "--pairs", type=int, default=1000, help="number of verification pairs (a multiple of 20)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="number of rendering processes"

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print the number of parameters and of multiply-accumulates (MACs) of each net.
+"""Print the numbers of parameters and multiply-accumulates (MACs) of each net, and its size in MiB.
 
 python tools/net_size.py [NET ...]
 
-The MACs are those for one image of 112x112 pixels.  The tool derives all numbers from the symbol
-graph and allocates no parameters.
+The MACs are those for one image of 112x112 pixels.  The column float32 is the size of the
+parameters and of the running statistics of batch normalisation.  The tool derives all numbers from
+the symbol graph and allocates no parameters.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def document(text: str) -> str:
         _, ended, after = rest.partition(end)
         if not (found and ended):
             raise ValueError(
-                f"{DOCUMENT}: the lines {begin.strip()} and {end} are missing; restore them"
+                f"{DOCUMENT}: must contain the lines {begin.strip()} and {end} in this order, "
+                "got a file without them; restore the lines"
             )
         head, *rows = make()
         lines = [head, ["---"] * len(head), *rows]
@@ -45,12 +46,12 @@ def document(text: str) -> str:
 
 
 def own_names() -> list[str]:
-    """Return the names of the networks, without their aliases."""
+    """Return the names of the networks without the aliases."""
     return [name for name in NETS if name not in ALIASES]
 
 
 def size_rows() -> list[Row]:
-    """Return the table of sizes and step times: its head, then a row for each network."""
+    """Return the table of sizes and step times: a header row, then a row for each network."""
     steps = step_rows()
     rows = [
         ["`net.name`", "parameters", "MACs", "weights", "activations", "embedding", "step",
@@ -73,7 +74,11 @@ def size_rows() -> list[Row]:
 
 
 def stock_rows() -> list[Row]:
-    """Return the table of gluoncv2's trunks: the step time of our network beside gluoncv2's."""
+    """Return the table of step times with our trunk and with gluoncv2's trunk.
+
+    A trunk consists of the layers before the embedding layers.  The table has a row for each
+    network whose trunk gluoncv2 also has.
+    """
     steps = step_rows()
     rows = [["trunk", "ours", "gluoncv2", "speed of ours"]]
     for name in own_names():
@@ -90,7 +95,7 @@ def stock_rows() -> list[Row]:
 
 
 def step_rows() -> dict[str, Mapping[str, Any]]:
-    """Return a dict from implementation and network, such as "ours dpn68", to the measured row."""
+    """Return the measured rows of STEPS by implementation and network, such as "ours dpn68"."""
     if not STEPS.is_file():
         return {}
     rows = json.loads(STEPS.read_text(encoding="utf-8"))["rows"]
@@ -98,7 +103,7 @@ def step_rows() -> dict[str, Mapping[str, Any]]:
 
 
 def published_rows() -> list[Row]:
-    """Return the table of published counts and accuracies."""
+    """Return the table of published numbers of parameters and MACs, and published accuracies."""
     rows = [["`net.name`", "paper", "published count", "face accuracy in percent", "differences"]]
     for name, facts in PUBLISHED.items():
         macs = f", {facts.macs / 1e9:.3f} G" if facts.macs else ""
@@ -141,12 +146,12 @@ def setting_text(setting: Setting) -> str:
 
 
 def output_rows() -> list[Row]:
-    """Return the table of embedding outputs."""
+    """Return the table of the values of ``net.output`` and the layers that they stand for."""
     return [["`net.output`", "layers"], *([f"`{name}`", text] for name, text in OUTPUTS.items())]
 
 
 def alias_rows() -> list[Row]:
-    """Return the table of short names."""
+    """Return the table of the short names of networks and the names that they stand for."""
     rows = [["short name", "stands for"]]
     for alias, name in ALIASES.items():
         own, usual = settings(NETS[alias]), settings(NETS[name])

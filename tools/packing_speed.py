@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the speed of packing images with that of copying them:  python tools/packing_speed.py
+"""Compare the speed of packing images to a record set with the speed of copying the files.
+
+python tools/packing_speed.py
 
 The benchmark writes 50,000 JPEGs of 112x112 pixels in folders of 100 images, and reads all files
-once, so that they are in memory.  Each round runs, in turn, ``python -m tools.data pack``,
-``cp -r`` and ``shutil.copytree``.  All results are flushed to the disk with the system call syncfs
-before the clock stops.  The times of our command include the start of Python.
+once, so that they are in the page cache.  Each round runs, in turn, ``python -m tools.data pack``,
+``cp -r`` and ``shutil.copytree``.  Before the clock stops, the system call syncfs flushes the
+output of the command to the disk.  The times of ``pack`` and ``shutil.copytree`` include the start
+of Python.  The column "x ours" is the speed of a command divided by the speed of ``pack``.
 """
 
 from __future__ import annotations
@@ -36,9 +39,18 @@ def main() -> int:
     parser.add_argument(
         "--images", type=int, default=50_000, help="number of images (default: 50000)"
     )
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds (default: {ROUNDS})")
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--json", type=home_path, help="write the rows to this file")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help=f"number of rounds (default: {ROUNDS})"
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="number of processes of pack (default: one per core)",
+    )
+    parser.add_argument(
+        "--json", type=home_path, help="JSON file for a description of the machine and the results"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="packing-") as temporary:
         people = max(1, options.images // IMAGES_PER_PERSON)
@@ -61,7 +73,7 @@ def main() -> int:
 
 
 def measure(source: Path, folder: Path, rounds: int, processes: int) -> dict[str, list[float]]:
-    """Return the seconds of each round, by name of the command that stores the images."""
+    """Return the seconds of each round for each command that stores the images, by its name."""
     pack = [sys.executable, "-m", "tools.data", "pack", str(source)]
     root = Path(__file__).resolve().parents[1]
 
@@ -96,22 +108,25 @@ def _run(command: list[str]) -> None:
 
 
 def _copy_tree(source: Path, out: Path) -> None:
-    """Copy a folder in a separate process, because the other candidates are processes too."""
+    """Copy a folder in a separate process, because the other commands are processes too."""
     _run([sys.executable, "-c", f"import shutil; shutil.copytree({str(source)!r}, {str(out)!r})"])
 
 
 def _flush(folder: Path) -> None:
-    """Flush the file system of a folder to the disk."""
+    """Flush the file system that holds a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         if ctypes.CDLL(None).syncfs(descriptor):
-            raise OSError("syncfs: the file system cannot be flushed, got an error")
+            raise OSError(
+                f"{folder}: syncfs cannot flush the file system of this folder, got an error; see "
+                "the log of the kernel (dmesg)"
+            )
     finally:
         os.close(descriptor)
 
 
 def summarize(times: dict[str, list[float]], count: int) -> list[dict]:
-    """Return a result row for each candidate, with medians."""
+    """Return a result row for each command, with the median and the quartiles of its seconds."""
     ours = statistics.median(times["ours pack"])
     rows = []
     for name, seconds in times.items():

@@ -3,10 +3,10 @@
 
 python tools/sample_losses.py OUT
 
-Runs run_train.py once per loss and prints the verification accuracies.  All runs have equal
-settings, except for those in SETTINGS.  The result shows whether training with each loss works, but
-not which loss is best: such a comparison needs more people and longer runs.  `make sample` renders
-the sample faces.
+The tool runs run_train.py once per loss, and prints the verification accuracies and the final
+losses.  All runs have equal settings, except for those in SETTINGS.  The result shows whether
+training with each loss works.  It does not show which loss is best, because that needs more people
+and longer runs.  `make sample` renders the sample faces.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **{name: PEOPLE for name in ("range", "marginal", "contrastive", "triplet")},
     **{name: PEOPLE for name in ("angular_triplet", "n_pair", "mps")},
 }
-# The number of training images is equal for all losses.  With data.images_per_person=4, an epoch
-# has only four images of each person, so runs with this setting have more epochs.
+# All runs train on the same number of images, because their numbers of steps and their batch sizes
+# are equal.  With data.images_per_person=4, an epoch has only four images of each person, so the
+# same number of steps takes more epochs.
 BASE: dict[str, dict[str, Any]] = {
     "data": {"records": str(SAMPLE), "batch_size": 64},
     "net": {"name": "mobilefacenet", "width": 0.25, "embedding_size": 128},
@@ -61,10 +62,19 @@ def main() -> int:
     from heads import HEADS
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", type=home_path, help="output folder for runs and losses.json")
-    parser.add_argument("--only", nargs="+", choices=HEADS, default=list(HEADS), metavar="LOSS")
     parser.add_argument(
-        "--steps", type=int, default=200, help="training steps, each with 64 images (default: 200)"
+        "out", type=home_path, help="output folder for the runs and for losses.json"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=HEADS,
+        default=list(HEADS),
+        metavar="LOSS",
+        help="train with these losses only",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=200, help="number of steps, each with 64 images (default: 200)"
     )
     arguments = parser.parse_args()
     if not SAMPLE.is_dir():
@@ -106,7 +116,7 @@ def train(name: str, out: Path, steps: int) -> dict[str, float]:
         last = (out / f"{name}.log").read_text().splitlines()[-1:]
         raise SystemExit(
             f"sample_losses: {name}: the training must end with exit code 0, got "
-            f"{done.returncode}, last line: {''.join(last)}; see {out / name}.log"
+            f"{done.returncode}, last line of its log: {''.join(last)}; see {out / name}.log"
         )
     (folder,) = out.glob(f"{name}*/summary.json")
     summary = json.loads(folder.read_text())

@@ -4,12 +4,15 @@
 python tools/sampling_accuracy.py demo.yaml --rate 0.5 --out FOLDER
 FACES_DIR=FACES python tools/sampling_accuracy.py faces.yaml --rate 0.3 --out FOLDER
 
-For each seed, trains a configuration with ``head.sharded=true`` twice: with ``head.sample_rate=1``
-and with the given rate.  Runs of the same seed differ in the rate only.  Prints the verification
-accuracies and their means.  The exit status is 1 if the mean accuracy at the given rate is lower
-than the mean accuracy at the rate 1 by more than the tolerance.  After an interruption, the same
-command continues: finished runs in FOLDER or in the file of ``--json`` are not repeated, and an
-unfinished run resumes.
+For each seed, the tool trains a configuration with ``head.sharded=true`` twice: with
+``head.sample_rate=1``, and with the sampling rate of ``--rate``.  The sampling rate is the fraction
+of the class centres that take part in a step.  Runs with the same seed differ only in this rate.
+The tool prints the verification accuracies and their means.  The exit status is 1 if the mean
+accuracy at the rate of ``--rate`` is lower than the mean accuracy at the rate 1 by more than the
+tolerance.
+
+After an interruption, run the same command again: it does not repeat finished runs in FOLDER or in
+the file of ``--json``, and it resumes an unfinished run.
 """
 
 from __future__ import annotations
@@ -33,8 +36,13 @@ FULL_RATE = 1.0
 def main() -> int:
     """Run the tool with the arguments of the command line, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("cfg", help="configuration, as for run_train.py")
-    parser.add_argument("--rate", type=float, default=0.5, help="sampling rate (default: 0.5)")
+    parser.add_argument("cfg", help="configuration, as for the option --cfg of run_train.py")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.5,
+        help="fraction of the class centres that take part in a step (default: 0.5)",
+    )
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[1, 2, 3], help="random seeds (default: 1 2 3)"
     )
@@ -49,7 +57,13 @@ def main() -> int:
     parser.add_argument(
         "--json", type=home_path, help="JSON file to which each finished run adds a row"
     )
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more settings")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="more settings of all runs, such as train.epochs=2",
+    )
     arguments = parser.parse_args()
     if not 0 < arguments.rate < 1:
         parser.error(f"--rate: must be above 0 and below 1, got {arguments.rate:g}; 0.5 is usual")
@@ -75,12 +89,12 @@ def main() -> int:
 
 
 def read_rows(path: Path | None) -> list[dict[str, Any]]:
-    """Return the rows of a file that this tool wrote; an empty list if there is no file."""
+    """Return the rows of a file that this tool wrote; return an empty list if there is no file."""
     return json.loads(path.read_text())["rows"] if path and path.exists() else []
 
 
 def write_rows(path: Path | None, rows: list[dict[str, Any]]) -> None:
-    """Write the rows of all finished runs, whole or not at all."""
+    """Write the rows of all finished runs to a file, atomically; do nothing without a path."""
     if path:
         with atomic_write(path, "w") as file:
             lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
@@ -88,7 +102,7 @@ def write_rows(path: Path | None, rows: list[dict[str, Any]]) -> None:
 
 
 def row_of(arguments: argparse.Namespace, rate: float, seed: int, accuracy: float) -> dict:
-    """Return the row of a finished run."""
+    """Return the row of a finished run for the file of ``--json``."""
     return {
         **_conditions(arguments, rate, seed),
         "accuracy": accuracy,
@@ -100,13 +114,13 @@ def row_of(arguments: argparse.Namespace, rate: float, seed: int, accuracy: floa
 def known_accuracy(
     rows: list[dict[str, Any]], arguments: argparse.Namespace, rate: float, seed: int
 ) -> float | None:
-    """Return the accuracy of the row with the same conditions; None if there is no such row."""
+    """Return the accuracy in the row of a run with equal conditions; None if there is none."""
     wanted = _conditions(arguments, rate, seed)
     return next((row["accuracy"] for row in rows if wanted.items() <= row.items()), None)
 
 
 def _conditions(arguments: argparse.Namespace, rate: float, seed: int) -> dict[str, Any]:
-    """Return what the accuracy of a run depends on."""
+    """Return the values on which the accuracy of a run depends, as a part of its row."""
     return {
         "cfg": Path(arguments.cfg).name,
         "rate": rate,
@@ -117,7 +131,7 @@ def _conditions(arguments: argparse.Namespace, rate: float, seed: int) -> dict[s
 
 
 def train(arguments: argparse.Namespace, rate: float, seed: int) -> float:
-    """Train one run, unless it has finished before, and return its verification accuracy."""
+    """Return the verification accuracy of a run; train first if the run has not finished yet."""
     stem = Path(arguments.cfg).stem
     name = f"{stem}-rate{rate}-seed{seed}"
     if (accuracy := finished(arguments.out, name)) is not None:
@@ -135,13 +149,16 @@ def train(arguments: argparse.Namespace, rate: float, seed: int) -> float:
         last = log.read_text().splitlines()[-1:]
         raise SystemExit(
             f"sampling_accuracy: {name}: the training must finish and verify, got exit code "
-            f"{done.returncode}, last line: {''.join(last)}; see {log}"
+            f"{done.returncode}, last line of its log: {''.join(last)}; see {log}"
         )
     return accuracy
 
 
 def finished(out: Path, name: str) -> float | None:
-    """Return the accuracy of a finished run; None if no run is finished."""
+    """Return the mean accuracy of a finished run over its verification sets, or else None.
+
+    None means that no run with this name in the folder has finished and verified.
+    """
     for path in sorted(out.glob(f"{name}-*/summary.json")):
         summary = json.loads(path.read_text())
         if summary["status"] == "finished" and summary.get("verification"):

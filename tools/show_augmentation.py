@@ -3,9 +3,11 @@
 
 python tools/show_augmentation.py RECORDS OUT.png
 
-Each row shows one image as the net receives it, with pixel values clipped to 0 to 255.  The columns
-show the original, each augmentation alone with InsightFace's settings, and all augmentations
-together.
+Each row shows one image as the net receives it, with pixel values clipped to 0 to 255.  The first
+column shows the original.  Each of the next columns shows one augmentation, applied to every image;
+only "mirror" is applied to about half of the images.  The last column, "all", shows InsightFace's
+augmentations together (mirror, colour jitter, JPEG compression and cut-out), with their default
+probabilities.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ def main() -> int:
         "--seed",
         type=int,
         default=1,
-        help="seed of the choice of images and of the augmentations (default: 1)",
+        help="random seed for the choice of the images and for the augmentations (default: 1)",
     )
     arguments = parser.parse_args()
     try:
@@ -69,7 +71,12 @@ def main() -> int:
 
 
 def contact_sheet(records: RecordSet, images: int, seed: int) -> np.ndarray:
-    """Draw a row per image and a column per augmentation; return BGR uint8 (height, width, 3)."""
+    """Draw a row per image and a column per augmentation.
+
+    Outputs
+    -------
+    BGR image, (height, width, 3) uint8.
+    """
     columns = []
     for title, augmentation in COLUMNS.items():
         loader = build_loader("dali", records, images, seed=seed, augmentation=augmentation)

@@ -47,8 +47,8 @@ class Bags:
         Images per batch, a multiple of 3.
     alpha, angular
         A negative is semi-hard if it is farther from the anchor than the positive is, by less than
-        ``alpha``.
-        Distances are angles in radians if ``angular`` is True, else squared Euclidean distances.
+        ``alpha``.  Distances are angles in radians if ``angular`` is True, else squared Euclidean
+        distances.
     seed
         Seed of the run.  Random choices depend on the seed, the position of the bag and the rank.
     start
@@ -58,7 +58,7 @@ class Bags:
 
     Notes
     -----
-    Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2.  Bags are those of InsightFace.
+    Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2.  InsightFace also mines in bags.
     """
 
     def __init__(

@@ -6,9 +6,10 @@ A checkpoint is a folder ``step-<8 digits>/``.  It holds net.params, head.params
 (size and SHA-256 of the other files, written last).  The folder gets its final name after all files
 are on disk.  No file is a pickle.
 
-The class centres of a distributed head and their momentum are in ``fc7-<rank>-of-<ranks>.params``,
-one file per rank (training/shard_files.py).  Every rank reads the rows of its own classes from
-them, so a run can resume on another number of ranks.
+A distributed head (head.sharded=true) has a part of the class centres on each rank.  Its class
+centres and their momentum are in ``fc7-<rank>-of-<ranks>.params``, one file per rank
+(training/shard_files.py).  When a run resumes, every rank reads the rows of its own classes from
+these files, so the number of ranks may change.
 """
 
 from __future__ import annotations
@@ -153,13 +154,14 @@ class Checkpoint:
         return {**self.stored(HEAD), **shards}
 
     def load_net_parameters(self, net: gluon.Block, ctx: mx.Context | None = None) -> None:
-        """Load the saved weights into ``net``; CheckpointError if a name or shape differs."""
+        """Load the saved weights into ``net``; raise CheckpointError if a name or shape differs."""
         load_parameters(self.stored(NET), self.folder / NET, net, ctx, what="net")
 
     def load_head_parameters(self, head: gluon.Block, ctx: mx.Context | None = None) -> None:
-        """Load the saved weights into ``head``; CheckpointError if a name or shape differs.
+        """Load the saved weights into ``head``; raise CheckpointError if a name or shape differs.
 
-        A distributed head gets the rows of its own classes, and the state of its sampler.
+        If the head is distributed over the ranks, only the rows of the classes of this rank are
+        loaded, and the state of the generator that samples classes.
         """
         load_parameters(self.stored_head(), self.folder / HEAD, head, ctx, what="head")
         sampler = self.shards.sampler if self.shards else None
@@ -190,7 +192,8 @@ def save_checkpoint(
 ) -> Path:
     """Write the checkpoint ``parent/step-<8 digits>``; keep only the newest ``keep`` checkpoints.
 
-    If the head is distributed, all ranks call this function together; else only rank 0 calls it.
+    If the head is distributed over the ranks, all ranks call this function together; else only rank
+    0 calls it.
 
     Parameters
     ----------
@@ -247,8 +250,8 @@ def write_folder(
     state
         Content of state.json.
     shards
-        Section of the manifest about the shards, which `training.checkpoint_folders.aside_folder`
-        already contains; None for a checkpoint without shards.
+        Section of the manifest about the shards; None for a checkpoint without shards.  The shards
+        are already in the temporary folder, `training.checkpoint_folders.aside_folder`.
 
     Raises
     ------
@@ -278,7 +281,7 @@ def _last_whole(parent: Path) -> str:
         newest = files.find_newest(parent).folder
     except CheckpointError as error:
         return f"the earlier checkpoints cannot be checked ({error})"
-    return f"the last valid checkpoint is {newest.name if newest else 'none'}"
+    return f"the last valid checkpoint is {newest.name}" if newest else "no checkpoint is valid"
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -321,8 +324,8 @@ def latest_checkpoint(parent: Path) -> Checkpoint | None:
         return Checkpoint(found.folder, found.state, found.damaged)
     if found.damaged:
         raise DamagedCheckpoint(
-            f"{parent}: no checkpoint is valid, got {len(found.damaged)} damaged checkpoints, of "
-            f"which the newest is {found.damaged[0]}",
+            f"{parent}: no checkpoint is valid, got {len(found.damaged)} damaged checkpoints "
+            f"(fault of the newest: {found.damaged[0]})",
             cure="restore a checkpoint from a backup",
         )
     return None

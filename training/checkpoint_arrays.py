@@ -49,8 +49,7 @@ def write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a checkpoint's file by name.
 
-    The structure of the file is checked first: ``mx.nd.load`` may end the process on a damaged
-    file.
+    This function does not call ``mx.nd.load``, which may end the process on a damaged file.
 
     Raises
     ------
@@ -68,5 +67,5 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def to_ndarray(array: np.ndarray) -> mx.nd.NDArray:
-    """Return the float32 NDArray of an array; all parameters and momenta are float32."""
+    """Copy a NumPy array to a float32 NDArray on the CPU; parameters and momenta are float32."""
     return mx.nd.array(array, ctx=mx.cpu(), dtype=np.float32)

@@ -39,8 +39,8 @@ class UnreadableCheckpoint(CheckpointError):
 class ShardError(CheckpointError):
     """A shard of the class centres is missing, damaged, or belongs to another checkpoint.
 
-    In contrast to `DamagedCheckpoint`, training does not use an older checkpoint instead: the shard
-    may exist elsewhere, for example on the disk of another host.
+    After `DamagedCheckpoint` training uses an older checkpoint.  After this error it does not,
+    because the shard may exist elsewhere, for example on the disk of another host.
     """
 
 
@@ -98,13 +98,14 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     DamagedCheckpoint
-        If the file is missing or holds anything else.
+        If the file is missing, too large, or holds no JSON object.
     UnreadableCheckpoint
         If reading the file fails.
     """
     try:
         with open_regular(path) as file:
-            # `read` allocates all bytes that it is asked for, so ask for no more than the file has.
+            # `read` allocates as many bytes as it is asked for, so ask for one more than the file
+            # has, and not for MAX_JSON_BYTES.
             size = min(os.fstat(file.fileno()).st_size, MAX_JSON_BYTES)
             content = file.read(size + 1)
     except OSError as error:
@@ -123,7 +124,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Open a regular file; opening a named pipe would wait for a writer."""
+    """Open a regular file; raise DamagedCheckpoint for a special file, such as a named pipe.
+
+    Opening a named pipe would wait for a writer.
+    """
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise DamagedCheckpoint(f"{path}: is damaged, got a special file")

@@ -46,7 +46,8 @@ def _number_fault(meta: Mapping[str, Any]) -> str:
         value = meta.get(name, 1.0)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value) or (name == "std" and value <= 0):
-            return f"must have a finite number as meta.{name}, std above 0, got {_shown(value)}"
+            low = " above 0" if name == "std" else ""
+            return f"must have a finite number{low} as meta.{name}, got {_shown(value)}"
     return ""
 
 
@@ -57,7 +58,8 @@ def _progress_fault(state: Mapping[str, Any]) -> str:
             f"must have only the counts {', '.join(_PROGRESS)} in progress, got {_shown(progress)}"
         )
     counts = {f"progress.{name}": value for name, value in progress.items()}
-    counts |= {name: state[name] for name in ("epoch_images", "end_images") if name in state}
+    images = ("epoch_images", "end_images", "step_images")
+    counts |= {name: state[name] for name in images if name in state}
     for name, value in counts.items():
         if not _is_count(value):
             return f"must have a whole number from 0 as {name}, got {_shown(value)}"

@@ -129,8 +129,8 @@ class Consensus:
         """Raise TrainingError for one of several errors, given as pairs (rank, trouble).
 
         Errors of data and disk have priority over non-finite values, because the user can repair
-        them.  Among errors of equal priority, the earliest step wins, and at equal steps the lowest
-        rank.
+        data and disk.  Among errors of equal priority, the earliest step wins, and at equal steps
+        the lowest rank.
         """
         rank, first = min(troubles, key=lambda t: (t[1].kind is Kind.NOT_FINITE, t[1].step))
         where = f"rank {rank}: " if self._comm.size > 1 else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facts about the whole run, also about the time before it resumed: first loss, skipped images."""
+"""Facts about the whole run, including its steps before a resume, such as the first loss."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class History:
 
     @property
     def warning(self) -> str:
-        """Warning that the loss has risen since the first step; "" if it has not risen."""
+        """Warning that the loss has risen by more than MAX_RISE; "" if it has not."""
         rise = self.last_loss - self.first_loss
         if self.margin is None or not rise > MAX_RISE * abs(self.first_loss):
             return ""

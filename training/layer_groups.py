@@ -56,7 +56,9 @@ def list_groups(net_names: Iterable[str]) -> list[str]:
 
 
 def find_group(name: str, factors: Mapping[str, float]) -> str | None:
-    """Return the longest group in ``factors`` that a parameter belongs to, or None.
+    """Return the group in ``factors`` that a parameter belongs to, or None.
+
+    If the parameter belongs to several groups, the group with the longest name counts.
 
     Parameters
     ----------

@@ -52,8 +52,8 @@ class Loop:
     run
         Constants and progress of the run; the loop updates ``run.progress`` in place.
     save
-        Function that writes a checkpoint and raises ValueError on failure.  If the head
-        is distributed, all ranks call the function together; else only rank 0 calls it.
+        Function that writes a checkpoint and raises ValueError on failure.  If the head is
+        distributed over the ranks, all ranks call the function together; else only rank 0.
     verify
         Function that scores the net and returns ``{name of the set: result}``.  All ranks call the
         function.  None if there are no verification sets.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays of a model that a checkpoint holds: parameters, momentum, and rows of a distributed head.
 
-A distributed head has the rows of its own classes only (heads/shard.py).
+On each rank, a distributed head has only the rows of the classes of that rank (heads/shard.py).
 """
 
 from __future__ import annotations

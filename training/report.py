@@ -56,8 +56,8 @@ def reporting(
 ) -> Iterator[None]:
     """Write summary.json after the with block, with status "finished", "stopped" or "failed".
 
-    All ranks enter the with block.  If the block raises an exception that is neither TrainingError
-    nor Stopped, no summary.json is written.
+    All ranks enter the with block.  After any exception other than TrainingError and Stopped,
+    summary.json is not written.
 
     Parameters
     ----------

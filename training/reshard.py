@@ -184,7 +184,7 @@ def _without(
 
 
 def _require_new(out: Path) -> None:
-    """Raise CheckpointError unless ``out`` is a new folder in an existing one."""
+    """Raise CheckpointError if ``out`` exists, or if the folder above ``out`` does not exist."""
     if out.exists() or out.is_symlink():
         raise CheckpointError(
             f"{out}: the folder of the new checkpoint must not exist, got an existing path; "

@@ -50,9 +50,10 @@ class Run:
     end_images: int
     """Number of images, counted over all ranks, after which the run ends."""
     lr: Callable[[int], float]
-    """Function that returns the learning rate after this number of images of all ranks."""
+    """Function from the number of images that all ranks have used so far to the learning rate."""
     margin: Callable[[int], float]
-    """Function that returns the fraction of the margin after this number of images of all ranks."""
+    """Function from the number of images that all ranks have used so far to the fraction of the
+    margin."""
     step_images: int = 0
     """Number of images that all ranks together processed per step when the run started."""
     clip_norm: float = 0.0

@@ -158,7 +158,8 @@ def _data_differences(saved: Mapping[str, Any] | None, data: Mapping[str, Any] |
 def unfinished_config(parent: Path, name: str) -> dict[str, Any] | None:
     """Return the saved configuration of the newest run, if that run has a checkpoint to resume.
 
-    Return None if there is no such run or if the run is finished.  Nothing is locked or changed.
+    Return None if there is no run, or if the newest run is finished or has no checkpoint.  Nothing
+    is locked or changed.
 
     Raises
     ------
@@ -175,7 +176,7 @@ def unfinished_config(parent: Path, name: str) -> dict[str, Any] | None:
 
 
 def _run_numbers(name: str, entries: Sequence[str]) -> list[int]:
-    """Return the numbers of the run folders of a name among the entries of a folder."""
+    """Return the numbers N of the entries ``<name>-N`` among the names of files in a folder."""
     pattern = re.compile(re.escape(name) + r"-(\d{3,})")
     return [int(m[1]) for entry in entries if (m := pattern.fullmatch(entry))]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Save the shards of a distributed head: every rank writes its own shard, and all ranks agree.
+"""Save the shards of a distributed head: every rank writes the class centres that it holds.
 
-The shards are written into the temporary folder of the new checkpoint.  Only after all ranks have
+The shards are written into the temporary folder of the new checkpoint.  After all ranks have
 succeeded, rank 0 writes the other files and the manifest, and renames the folder.  If a rank is
 killed before the rename, the temporary folder remains until the next start of the run.
 """
@@ -52,7 +52,8 @@ def save_shards(
     Raises
     ------
     OSError, CheckpointError, mxnet.base.MXNetError
-        On the ranks whose own shard cannot be written.  The folder is then removed.
+        On the ranks whose own shard cannot be written; or on rank 0, if it does not find the shard
+        of another rank.  The folder is then removed.
     """
     shard = shard_of(model.head)
     assert shard is not None

@@ -121,7 +121,7 @@ def open_shards(folder: Path, section: Mapping[str, Any]) -> ShardSet:
     Raises
     ------
     ShardError
-        If a shard is missing, cannot be parsed, or belongs to another run, step or place.
+        If a shard is missing, cannot be parsed, or belongs to another run, step or rank.
     UnreadableCheckpoint
         If reading a file fails.
     DamagedCheckpoint
@@ -161,7 +161,7 @@ def open_shards(folder: Path, section: Mapping[str, Any]) -> ShardSet:
 
 
 def _require_origin(path: Path, found: ShardHeader, expected: ShardHeader) -> None:
-    """Raise ShardError unless a shard belongs to the checkpoint and to its place there."""
+    """Raise ShardError if the run, step, rank or classes of a shard are not the expected ones."""
     if found.run != expected.run:
         raise ShardError(
             f"{path}: the shard must be of the run {expected.run}, got a shard of the run "

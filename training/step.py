@@ -94,7 +94,8 @@ def train_step(
     shard_trainer
         Trainer of the class centres of a distributed head, see `Model`.
     sum_over_ranks
-        Function that sums an array over the ranks.  Clipping needs it with ``shard_trainer``.
+        Function that sums an array over the ranks.  It is called only if gradients are clipped and
+        ``shard_trainer`` is given.
     observe
         Function that is called with the embeddings (B, E) and the labels (B,) before the update.
         The next forward pass overwrites the embeddings.
@@ -165,7 +166,7 @@ def _square_norm(gradients: Sequence[mx.nd.NDArray]) -> mx.nd.NDArray:
 
 
 def trained_gradients(trainer: gluon.Trainer) -> Sequence[mx.nd.NDArray]:
-    """Return the gradients of all trainable parameters."""
+    """Return the gradients of all parameters of a trainer that are not frozen."""
     return [p.list_grad()[0] for p in trainer._params if p.grad_req != "null"]
 
 

@@ -5,8 +5,8 @@
 
 The packages go into the folder .baselines, outside the training environment.
 requirements/baselines.txt locks their versions and hashes.  A benchmark installs them automatically
-if it needs them.  PyTorch is too large for that folder: the option ``--torch`` or the environment
-variable TORCH_PYTHON names the Python interpreter of an environment with PyTorch.
+if it needs them.  PyTorch is too large to be installed there.  Instead, the option ``--torch`` or
+the environment variable TORCH_PYTHON names the Python interpreter of an environment with PyTorch.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ FOLDER = ROOT / ".baselines"
 def install(folder: Path = FOLDER, lock: Path = LOCK) -> str:
     """Install the packages of a lock file into a folder, unless the folder holds them already.
 
-    A file ``.stamp`` records the checksum of the lock file and the Python version.  The packages go
-    into a temporary folder, which is renamed at the end, so that an interrupted installation leaves
-    no partial folder.
+    The file ``.stamp`` in the folder holds a checksum over the lock file and the Python version.
+    The packages go into a temporary folder, which is renamed at the end, so that an interrupted
+    installation leaves no partial folder.
 
     Returns
     -------

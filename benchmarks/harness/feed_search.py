@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MAX_WAITING_FRACTION = 0.03  # The device may wait for batches in less than 3 % of its time.
+MAX_WAITING_FRACTION = 0.03  # The device must wait for batches for less than 3 % of its time.
 PRECISION_FRACTION = 0.02
 # The longest tested interval is the first guess times this factor.  A loader without prefetching
-# needs a factor of 33.
+# needs a factor of 33: the device waits while each batch is prepared, and only an interval of about
+# 33 times this wait makes the wait less than 3 % of the time.
 MAX_INTERVAL_FACTOR = 128.0
 NO_PREFETCH_WAIT_FACTOR = 0.4
 MAX_TRIALS = 24  # Without this limit, noise could keep a search from ending.
@@ -53,12 +54,13 @@ def search(
     precision: float = PRECISION_FRACTION,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> Trial | None:
-    """Find the shortest interval between batches at which the device hardly waits for batches.
+    """Find the shortest interval at which the device hardly waits for batches.
 
-    An interval passes if the device waits for less than MAX_WAITING_FRACTION of the time.  The
-    search starts at the interval ``guess``.  It lengthens or shortens the interval in growing steps
-    until one interval has passed and another one has failed.  Then it bisects between these two,
-    with the geometric mean, until their gap is small enough.
+    The interval is the time that the device computes on each batch.  An interval passes if the
+    device waits for less than MAX_WAITING_FRACTION of the time; otherwise it fails.  The search
+    starts at the interval ``guess``.  It lengthens or shortens the interval in growing steps until
+    one interval has passed and another one has failed.  Then it bisects between these two, with the
+    geometric mean, until their gap is small enough.
 
     Parameters
     ----------
@@ -67,7 +69,8 @@ def search(
     guess
         First interval, in seconds.
     precision
-        Largest allowed relative gap between the interval found and the longest failed interval.
+        Largest allowed relative gap between the interval found and the lower bound of the interval
+        sought.
     out_of_time
         Function that returns True when the time is up.  Then the search ends with the best interval
         found so far.  If no interval has passed yet, the search continues until one passes.
@@ -85,8 +88,10 @@ def search(
     an upper bound of the interval sought if the trial failed, a lower bound if the trial passed.
     For a loader without prefetch, the bound equals the interval sought.
 
-    Noise from other processes can make a trial fail but cannot make it pass.  So the search ends
-    with a trial of the lower bound, and repeats that trial once if it fails.
+    Noise from other processes can make a trial fail but cannot make it pass.  So the lower bound
+    may be wrong.  Therefore the last trial checks the lower bound: it repeats the longest interval
+    that failed, or tests an interval just below the bound.  If this trial fails, the search ends.
+    If it passes, the search drops the bound and continues.
     """
     state = _Search(guess, precision)
     for _ in range(MAX_TRIALS):
@@ -106,7 +111,7 @@ class _Search:
         self.best: Trial | None = None  # trial at the shortest passed interval
         self._guess, self._precision = guess, precision
         self._longest = guess * MAX_INTERVAL_FACTOR
-        self._low, self._high = 0.0, math.inf  # bounds in seconds of the interval to find
+        self._low, self._high = 0.0, math.inf  # bounds of the interval sought, in seconds
         self._longest_failed = 0.0
         self._step = self._first_step = 1 + 2 * precision
         self._checks_low = False

@@ -19,10 +19,7 @@ MARGINS = {"arcface": {"m2": MARGIN}, "cosface": {"m3": 0.4}}
 WebFace."""
 CENTRE_STD = 0.01
 MEAN, STD = 127.5, 128.0
-"""Mean and divisor of the normalisation of pixels; pipeline.decode.dali has the same values.
-
-Python interpreters without DALI cannot import them from there.
-"""
+"""Mean and divisor of the normalisation of pixels, equal to those of the module `normalization`."""
 
 MAX_IMAGES = 20_000
 """Largest number of images that a benchmark keeps in memory or writes to a file."""
@@ -31,7 +28,7 @@ CHUNK_VALUES = 2**17
 
 
 def centres(num_classes: int, embedding_size: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield the class centres in chunks, as pairs of a row slice and its float32 values.
+    """Yield the class centres in chunks, as pairs (slice of rows, float32 values of these rows).
 
     With chunks, the full matrix is never held twice in memory.  All chunks share one buffer: copy
     the values before the next iteration.

@@ -126,7 +126,8 @@ class Process:
     def wait_until_idle(self) -> None:
         """Wait until the process and its children have filled their prefetch queues.
 
-        A process that still prefetches would slow down the process that is measured next.
+        A process that still prefetches would slow down the process that is measured next.  The wait
+        ends after IDLE_TIMEOUT_S seconds at the latest.
         """
         end, before = time.monotonic() + IDLE_TIMEOUT_S, -1.0
         while time.monotonic() < end:
@@ -156,7 +157,8 @@ class Process:
 def cpu_seconds(pid: int) -> float:
     """Return the CPU seconds of a process and its descendants; 0 if the process has ended."""
     try:
-        # /proc/PID/stat reads "pid (name) state ...", and the name may hold spaces and brackets.
+        # /proc/PID/stat has the form "pid (name) state ...".  The name may contain spaces and
+        # brackets, so split only the text after the last ")".
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         children = [
             int(child)

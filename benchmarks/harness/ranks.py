@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the ranks of one implementation, and pass requests and answers between them and stdio.
+"""Start the ranks of one implementation; pass requests from stdin to them, and answers to stdout.
 
 benchmarks/harness/process.py starts this module and the process of a single rank alike: in both
 cases requests come on stdin and answers go to stdout, as lines of JSON.  Each rank runs
@@ -30,7 +30,7 @@ from benchmarks.harness.worker import RANK_VARIABLE, SIZE_VARIABLE, SOCKET_VARIA
 
 POLL_S = 1.0
 END_TIMEOUT_S = 8.0
-"""Limit below that of `benchmarks.harness.process`, which then kills this process."""
+"""Shorter than the 10 s after which `benchmarks.harness.process` kills this process."""
 
 
 class RankError(RuntimeError):
@@ -56,7 +56,8 @@ def main(text: str) -> int:
         (keyword arguments of the module's ``build``).
     """
     settings = json.loads(text)
-    # Ranks and their launcher print to stdout.  Keep stdout for the answers.
+    # Ranks and their launcher print to stdout.  Redirect that output to stderr, and keep stdout for
+    # the answers.
     own_answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     with ExitStack() as stack:
@@ -86,7 +87,7 @@ def main(text: str) -> int:
 
 
 def start(settings: dict[str, Any], path: str) -> list[subprocess.Popen[bytes]]:
-    """Start the launcher or the ranks, which connect to the Unix socket at ``path``."""
+    """Start the ranks, directly or with horovodrun; they connect to the Unix socket ``path``."""
     ranks = settings["ranks"]
     command = [sys.executable, "-m", settings["module"], json.dumps(settings["settings"])]
     threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))

@@ -33,8 +33,8 @@ def prepared_set(
     """Prepare a record set; yield its folder, the path of a .rec for baselines, and the batch size.
 
     The .rec is a symbolic link to the records of the set.  The .idx beside it lists only image
-    records, because baselines cannot read header and identity records.  Both are in a temporary
-    folder, which also holds the cached index of the set.
+    records, because baselines cannot read header and identity records.  The .rec and the .idx are
+    in a temporary folder, which also holds the cached index of the set.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def prepared_set(
 
 
 def synthetic_set(folder: Path = SET_FOLDER, images: int = NUM_IMAGES) -> Path:
-    """Return the folder of the synthetic record set; generate a missing set in about 10 s."""
+    """Return the folder of the synthetic record set; generate the set if missing (about 10 s)."""
     classes = images // IMAGES_PER_PERSON
     if read_property(folder / "property")[0] != classes:
         jpegs = ((i // IMAGES_PER_PERSON, jpeg) for i, jpeg in enumerate(_cloud_jpegs(images)))
@@ -72,9 +72,10 @@ def synthetic_set(folder: Path = SET_FOLDER, images: int = NUM_IMAGES) -> Path:
 def repeated_set(
     source: Path, folder: Path = REPEATED_SET_FOLDER, copies: int = NUM_COPIES
 ) -> Path:
-    """Return the folder of a record set with several copies of each record; write a missing set.
+    """Return the folder of a set with several copies of each record; write the set if missing.
 
-    The copies are separate bytes on the disk (about 650 MB in all), so each copy must be read.
+    The copies are separate bytes on the disk (about 650 MB in all), so each copy must be read from
+    the disk.
 
     Parameters
     ----------

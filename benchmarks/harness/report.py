@@ -122,8 +122,8 @@ def run(
     Parameters
     ----------
     limits
-        Names of the rows with upper bounds.  Every other row also states its speed as a fraction
-        of each upper bound.
+        Names of the rows with upper bounds.  Each row of the table also states its speed as a
+        fraction of each upper bound.
     rates
         Show images per second instead of milliseconds.
     columns
@@ -216,7 +216,7 @@ def choose(
     needed = {candidate.needs for group in chosen for candidate in group}
     missing = {}
     if "torch" in needed and not torch:
-        missing["torch"] = "torch: no interpreter with PyTorch is known; name one: --torch PYTHON"
+        missing["torch"] = "torch: no interpreter with PyTorch is given; add --torch PYTHON"
     installable = needed & {"gluonfr", "simplejpeg"}
     if installable and (reason := baselines.install()):
         missing |= {name: f"{name}: {reason}" for name in installable}

@@ -31,7 +31,7 @@ class StepCosts:
         self.before_bytes, self.before_cpu_s = sent_bytes(), time.process_time()
 
     def per_step(self) -> dict[str, float]:
-        """Return per step the KiB sent, the KiB passed to Horovod, and the CPU milliseconds."""
+        """Return the KiB sent, the KiB passed to Horovod and the CPU milliseconds, all per step."""
         steps = max(1, self.steps)
         cpu_s = time.process_time() - self.before_cpu_s
         found = {

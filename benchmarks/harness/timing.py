@@ -32,13 +32,16 @@ class Result:
     Parameters
     ----------
     seconds
-        Seconds of each step.  If `Candidate.steady` is set, one mean over the steps of each turn.
+        Seconds of each step.  If `Candidate.steady` is set, the list has one value per turn, the
+        mean over the steps of the turn.
     without_update
-        Seconds of each step before the update of the weights; empty for steps without an update.
+        Seconds from the start of each step to the start of its weight update; empty if the steps do
+        not mark the start of the update.
     value
         Value that the first step returned, such as the loss.
     peak_mib, extra_mib
-        Peak resident memory, and the part of it that is not libraries or `Work.state_bytes`.
+        Peak resident memory in MiB, and the part of it that is neither libraries nor
+        `Work.state_bytes`.
     progress
         Function that shows what the benchmark is doing.
     """
@@ -167,7 +170,8 @@ def race(
     rounds
         Largest number of rounds; in a round, each candidate is timed once.
     result_of
-        Constructor of a `Result` from a candidate, its process and ``progress=``.
+        Constructor of a `Result`, called with a candidate, its process and the keyword
+        ``progress``.
     show
         Function that receives the row of each candidate after its first turn.
     progress

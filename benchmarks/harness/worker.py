@@ -33,14 +33,14 @@ class LeftOut(Exception):
 
 @dataclass
 class Work:
-    """Work of a process that is timed: the function to time, and facts about that function.
+    """Work that a process runs on request: the function to time, and facts about that function.
 
     Parameters
     ----------
     step
         Function that runs one step, waits for its end, and returns a value, such as the loss.  The
-        argument of ``step`` is a function that records the time.  ``step`` must call that function
-        between the backward pass and the update of the weights.
+        argument of ``step`` is a function that records the time.  To measure the time without the
+        update of the weights, ``step`` calls that function before the update.
     state_bytes
         Bytes of weights, gradients and momentum, which ``extra_mib`` excludes.
     parameters

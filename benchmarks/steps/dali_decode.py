@@ -19,7 +19,7 @@ def _decode_only(rec: str, index: str) -> Any:
 
 
 def decode_alone(rec: Path, index: Path, batch_size: int, threads: int) -> Iterator[None]:
-    """Read and decode batches on the CPU with DALI, and discard them; yield None per batch."""
+    """Read and decode batches on the CPU with DALI, and discard them; yield after each batch."""
     pipeline = _decode_only(
         str(rec), str(index), batch_size=batch_size, num_threads=threads, device_id=None
     )

@@ -17,13 +17,14 @@ Embed = Callable[[np.ndarray], np.ndarray]
 
 
 def build(kind: str, net: str, options: dict[str, Any], batch: int) -> Work:
-    """Build the work of one call on a batch of random images.
+    """Return the `Work` that embeds a batch of random images.
 
     Parameters
     ----------
     kind
-        "ours", the embedder of interchange; "ours mxnet", the same network in MXNet; "onnxruntime",
-        the exported ONNX file in ONNX Runtime; "gluonfr", GluonFR's MobileFaceNet.
+        "ours": the function of `interchange.load_embedder`.  "ours mxnet": the same network in
+        MXNet.  "onnxruntime": the exported ONNX file in ONNX Runtime with its default settings.
+        "gluonfr": GluonFR's MobileFaceNet.
     net, options
         Name of the network in nets.NETS, and its keyword arguments.
     batch
@@ -44,7 +45,7 @@ def build(kind: str, net: str, options: dict[str, Any], batch: int) -> Work:
 
 
 def random_model(name: str, options: dict[str, Any]) -> Any:
-    """Return a stored model: a network with random weights, which are equal in every process."""
+    """Return a network as a `StoredModel`, with random weights that are equal in every process."""
     import mxnet as mx
 
     from interchange import StoredModel

@@ -21,7 +21,7 @@ Step = Callable[[], float]
 
 
 def build(kind: str, **settings: int | str) -> Work:
-    """Build the work of one step.
+    """Return the `Work` of one step.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def product_step(count: int, probes: int, size: int) -> Step:
 
 
 def template_step(images: int, templates: int, size: int, shuffled: bool) -> Step:
-    """Return a step that adds up the embeddings of templates, from lists of images and media."""
+    """Return a step that pools embeddings, given the template and the medium of each image."""
     rng = np.random.default_rng(4)
     owners = rng.integers(0, templates, images)
     if not shuffled:

@@ -11,9 +11,6 @@ from benchmarks.harness.worker import Work, serve
 if TYPE_CHECKING:
     from pipeline.records import RecordSet
 
-# Number of untimed batches before each measurement, of which two were prefetched.
-PREFETCHED_BATCHES = 4
-
 
 def warm_batches(
     records: RecordSet, path: str, *, batch: int, threads: int, device_id: int | None
@@ -74,6 +71,8 @@ def build(
         Number of images per batch, and of batches per step.
     """
     from launch.environment.provenance import versions
+    from pipeline.decode.dali_decoder import IN_FLIGHT_GROUPS
+    from pipeline.decode.decoders import batches_per_group
     from pipeline.records import open_records
 
     stream = warm_batches(
@@ -89,7 +88,8 @@ def build(
         return take(batches)
 
     def begin() -> None:
-        take(PREFETCHED_BATCHES)
+        # The decoder's queue may hold these batches already, so their decoding cannot be timed.
+        take(IN_FLIGHT_GROUPS * batches_per_group(batch))
 
     return Work(step, 0, 0, {k: v for k, v in versions().items() if k != "python"}, begin=begin)
 

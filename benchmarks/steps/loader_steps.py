@@ -77,8 +77,8 @@ def build(
     workers
         Number of DataLoader workers, threads or iterators, depending on the kind.
     cold
-        Drop the set's file from the page cache and restart the loader before each request.  The
-        first step includes the start of the loader.
+        Before each request of the benchmark, drop the set's files from the page cache and restart
+        the loader.  The first step includes the start of the loader.
     """
     own = kind in SOURCES
     source = SOURCES[kind] if own else IMAGE_REC_SOURCES[kind]
@@ -100,9 +100,10 @@ def build(
 
 
 def _cold(start: Callable[[], Iterator[Any]], files: tuple[Path, ...], batches: int) -> Work:
-    """Return the `Work` of a loader that reads from disk: it drops cached pages and restarts.
+    """Return the `Work` of a loader that reads from disk, not from the page cache.
 
-    The file is dropped from the page cache at each request of the benchmark.
+    At each request of the benchmark, the process drops the files from the page cache and starts the
+    loader again.
     """
     running: list[Any] = []
     mib_before = 0.0
@@ -117,7 +118,8 @@ def _cold(start: Callable[[], Iterator[Any]], files: tuple[Path, ...], batches: 
     def end() -> dict[str, float]:
         mib = page_cache.disk_mib() - mib_before
         running.pop().close()
-        # Unmap the file, because the kernel keeps mapped pages in the page cache.
+        # Free the closed loader, which unmaps its files: the kernel keeps mapped pages in the page
+        # cache.
         gc.collect()
         return {"disk_mib": mib}
 

@@ -31,7 +31,7 @@ def gluon_cv2(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any
 
 
 def cv2_data_loader(rec: Path, batch: int, workers: int) -> Iterator[tuple[Any, Any]]:
-    """Start a Gluon DataLoader whose dataset uses OpenCV; return endless pairs (images, labels)."""
+    """Start a Gluon DataLoader that uses OpenCV; return an endless iterator of (images, labels)."""
     from benchmarks.steps.record_dataset import RecordDataset
 
     return _data_loader(RecordDataset(str(rec), MEAN, STD), batch, workers)
@@ -67,7 +67,8 @@ def record_iterators(rec: Path, scratch: str, batch: int, workers: int) -> Itera
     images = len(RecordDataset(str(rec), MEAN, STD))
     if images // workers < batch:
         raise LeftOut(
-            f"each of {workers} parts of {images} images is smaller than a batch ({batch} images)"
+            f"the set has {images} images, so each of its {workers} parts is smaller than a batch "
+            f"({batch} images)"
         )
     parts = [
         _image_record_iter(rec, batch, 1, num_parts=workers, part_index=i) for i in range(workers)

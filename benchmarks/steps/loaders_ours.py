@@ -17,10 +17,11 @@ from benchmarks.harness.worker import LeftOut
 if TYPE_CHECKING:
     from pipeline.records import RecordSet
 
-# The window reader shuffles in a window of images, which it fills again in each epoch.  The
-# benchmark uses the default of data.window, but at most this fraction of the record set.
+# The readers "window" and "blocks" shuffle images within a window.  WINDOW_IMAGES is the default
+# size of the window (data.window).  On a small record set, the benchmark uses a smaller window:
+# MAX_WINDOW_FRACTION of the set.
 WINDOW_IMAGES, MAX_WINDOW_FRACTION = 16_384, 1 / 16
-CACHE_MIB = 1 << 20  # This limit of the cache is larger than any record set.
+CACHE_MIB = 1 << 20  # Limit of the cache of decoded images, larger than any record set.
 
 
 @cache

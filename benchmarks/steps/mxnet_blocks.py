@@ -9,7 +9,7 @@ from benchmarks.harness import baselines, inputs
 
 
 def our_head(num_classes: int, embedding_size: int, fused: bool) -> Any:
-    """Build our ArcFace head; if ``fused``, the backward pass also updates the class centres."""
+    """Build our ArcFace head; if ``fused``, its method `update` updates the class centres."""
     from heads import build_head
 
     use_operators("ours")

@@ -295,7 +295,8 @@ def _profile(step: Callable[[Callable[[], None]], float], steps: int) -> dict[st
 
     wanted = {"profile_imperative": True, "profile_symbolic": True, "aggregate_stats": True}
     # The profiler also writes a trace file, by default into the working directory.  os.devnull is
-    # no safe name: the profiler first removes a file of that name, and root may remove /dev/null.
+    # not a safe name: the profiler first removes the file of that name, so root would lose
+    # /dev/null.
     with tempfile.TemporaryDirectory() as folder:
         profiler.set_config(**wanted, filename=os.path.join(folder, "trace.json"))
         profiler.set_state("run")

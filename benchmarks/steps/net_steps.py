@@ -15,7 +15,7 @@ SIDE_PIXELS = 112
 
 
 def build(kind: str, net: str, batch: int) -> Work:
-    """Build the work of one training step.
+    """Return the `Work` of one training step.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ def build(kind: str, net: str, batch: int) -> Work:
     settings = {"learning_rate": inputs.LR, "momentum": inputs.MOMENTUM, "wd": inputs.WEIGHT_DECAY}
     trainer = gluon.Trainer(parameters, "sgd", settings, kvstore=None)
     image = mx.nd.array(inputs.images(batch, SIDE_PIXELS))
-    # The symbol gives the shape, because a call outside of training would allocate the memory of a
-    # second graph.
+    # Infer the shape of the embeddings from the symbol.  A call of the network outside of training
+    # would allocate the memory of a second graph.
     (shape,) = network(mx.sym.var("data")).infer_shape(data=image.shape)[1]
     weight = mx.nd.random.normal(shape=shape)
 
@@ -63,7 +63,7 @@ def build(kind: str, net: str, batch: int) -> Work:
 
 
 def with_stock_trunk(net: str, network: Any) -> Any:
-    """Return a network of gluoncv2's trunk, with a first stride of 1, and our embedding layers."""
+    """Return gluoncv2's trunk, with a first stride of 1, followed by our embedding layers."""
     from mxnet.gluon import nn
 
     from benchmarks.steps.stock_trunks import stock_trunk

@@ -12,7 +12,7 @@ from benchmarks.harness.worker import Work, serve
 
 
 def build(num_classes: int, embedding_size: int, batch: int) -> Work:
-    """Return the `Work` of four matrix products with NumPy's OpenBLAS, without new output arrays.
+    """Return the `Work` of four matrix products with NumPy's OpenBLAS, into preallocated arrays.
 
     A head that does not store the matrix of logits needs four products: the cosines, the cosines
     again in the backward pass, the gradient of the embeddings, and the gradient of the class

@@ -7,7 +7,7 @@ measured seconds and memory as a line of JSON.
 
 from launch.ranks.malloc import keep_memory
 
-KEEPS_MEMORY = keep_memory()  # The call must precede the other imports, as in run_train.py.
+KEEPS_MEMORY = keep_memory()  # As in run_train.py, call it before other imports start threads.
 
 import hashlib
 import json
@@ -35,7 +35,8 @@ def main(path: str, scratch: str, what: str) -> None:
     """Open a record set, work with its index, and print the seconds and the memory as JSON.
 
     If ``what`` is "random" or "blocks", compute the order in which the reader of that name reads
-    the images of two epochs.  If ``what`` is "index", write the index that the window reader needs.
+    the images of two epochs.  If ``what`` is "index", write the .idx file that a run with
+    data.reader=window needs.
     """
     epoch_order(100, SEED, 0)
     Path("/proc/self/clear_refs").write_text("5")  # This resets the peak memory, VmHWM.

@@ -104,7 +104,7 @@ def _embed(
     ctx: Any,
     progress: Callable[[int, int], None],
 ) -> np.ndarray:
-    """Embed the images with the indices `first` of a set; return (len(first), E) float32."""
+    """Embed the images of a set that have the indices `first`; return (len(first), E) float32."""
     from evaluation.embedding import embed
 
     return embed(
@@ -134,8 +134,9 @@ def compare_embeddings(
     Outputs
     -------
     ``base`` and ``accuracy``, the accuracies of the two models; ``base_threshold`` and
-    ``threshold``, the mean thresholds of their folds as cosines; ``difference``, ``low`` and
-    ``high`` of `evaluation.bootstrap.Difference`; and the number of ``people`` or ``groups``.
+    ``threshold``, for each model the mean over the folds of the threshold, as a cosine;
+    ``difference``, ``low`` and ``high`` of `evaluation.bootstrap.Difference`; and ``people`` or
+    ``groups``, the number of people or groups that the bootstrap draws from.
     """
     base_correct, correct = (find_correct_pairs(each, issame) for each in (base, other))
     base_threshold, threshold = (

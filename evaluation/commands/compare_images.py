@@ -27,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         type=expand_home,
         metavar="IMAGE",
-        help="image of an aligned face, or a photograph with --align",
+        help="image of an aligned face; with --align, a photograph",
     )
     parser.add_argument(
         "--threshold",
@@ -45,14 +45,15 @@ def run(options: argparse.Namespace) -> None:
     if options.threshold is not None and not -1 <= options.threshold <= 1:
         raise ValueError(
             f"--threshold: must be a cosine from -1 to 1, got {options.threshold}; omit the option "
-            "for the threshold of the model"
+            "to use the threshold that is stored with the model"
         )
     for entry in options.images:
         if Path(entry).is_dir():
             raise ImageFileError(f"{entry}: must be an image file, got a folder; name one file")
         find_images([entry])
-    # flip=True: the stored threshold holds for embeddings of an image plus its mirror image.
     points = open_points(options)
+    # flip=True: the stored threshold was selected on sums of the embeddings of an image and of its
+    # mirror image.
     embedder = open_embedder(options, flip=True)
     fit = make_fit(points, options, embedder.image_size)
     cut_off = find_cut_off_check()

@@ -40,8 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=expand_home,
         metavar="IMAGE|FOLDER",
-        help="image files of aligned faces, or photographs with --align; folders are searched with "
-        "their subfolders",
+        help="image files of aligned faces, or folders, which are searched with their subfolders; "
+        "with --align, the images are photographs",
     )
     parser.add_argument(
         "--out",
@@ -49,11 +49,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=expand_home,
         metavar="FILE.npz",
         help="file to write: names (N,), embeddings (N, E) float32 of unit length, and norms (N,), "
-        "the lengths of the embeddings before normalisation",
+        "the lengths of the embeddings before normalisation (with --flip, half of the lengths)",
     )
     add_image_options(parser)
     parser.add_argument(
-        "--flip", action="store_true", help="add the embedding of the mirror image, as verify does"
+        "--flip",
+        action="store_true",
+        help="add the embedding of the mirror image, as the command verify does",
     )
     parser.add_argument(
         "--strict", action="store_true", help="write nothing if a file is not a readable image"
@@ -61,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options ``--resize`` and ``--align``, and those of alignment."""
+    """Add the options ``--resize`` and ``--align``, and the other options of alignment."""
     parser.add_argument(
         "--resize",
         action="store_true",
@@ -74,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     """Embed image files, and write their embeddings."""
     check_batch_size(options.batch_size)
     check_output_file("--out", options.out)
-    # Find the files before MXNet is imported, which takes seconds.
+    # Importing MXNet takes seconds.  Find the files first, so that a wrong path fails at once.
     paths = find_images(options.images)
     points = open_points(options)
     embedder = open_embedder(options, flip=options.flip)
@@ -88,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def open_embedder(options: argparse.Namespace, flip: bool) -> Embedder:
-    """Load the embedder of the option ``--model``; print each notice on stderr."""
+    """Load an embedder with the model of ``--model``; print each of its notices on stderr."""
     from interchange.embedder import load_embedder
 
     device = choose_device(options.device).device_type
@@ -129,7 +131,10 @@ def _batches(
     fit: FitImage | None,
     unreadable: list[str],
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield names and pixels of batches; add unreadable files to ``unreadable``."""
+    """Yield the names and the pixels of each batch.
+
+    For each unreadable file, append a text "path: reason" to ``unreadable``.
+    """
     names: list[str] = []
     pixels: list[np.ndarray] = []
     images = read_images(
@@ -153,7 +158,10 @@ def _batches(
 
 
 def _report(unreadable: Sequence[str], count: int, strict: bool) -> None:
-    """Print the unreadable files on stderr; raise ImageFileError if the command must fail."""
+    """Print the unreadable files on stderr.
+
+    Raise ImageFileError if all files are unreadable, or if ``strict`` is true and one is.
+    """
     for line in unreadable[:MAX_NAMED_FILES]:
         print(f"evaluation: skipped {line}", file=sys.stderr)
     if len(unreadable) > MAX_NAMED_FILES:
@@ -161,8 +169,8 @@ def _report(unreadable: Sequence[str], count: int, strict: bool) -> None:
         print(f"evaluation: skipped {rest} further unreadable files", file=sys.stderr)
     if len(unreadable) == count or (unreadable and strict):
         raise ImageFileError(
-            f"images: all files must be readable images, got {len(unreadable)} unreadable of "
-            f"{count} files; remove these files, or make them again"
+            f"images: the files must be readable images, got {len(unreadable)} unreadable of "
+            f"{count} files; remove the unreadable files, or make them again"
         )
     if unreadable:
         print(f"skipped {len(unreadable)} unreadable of {count} files")

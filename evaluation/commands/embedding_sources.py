@@ -45,10 +45,14 @@ def check_source(
 ) -> None:
     """Raise ValueError unless either a model or a file of embeddings is given.
 
+    Also raise ValueError if the batch size is below 1, or if there is no model and an option is
+    given that needs one.
+
     Parameters
     ----------
     flips_apart
-        Whether the file may hold the embeddings of the mirror images as a separate array.
+        Whether the file may hold the embeddings of the mirror images as a separate array.  The
+        option ``--no-flip`` is then allowed without a model.
     """
     check_batch_size(options.batch_size)
     if (options.model is None) == (embeddings is None):
@@ -71,7 +75,7 @@ def refuse_without_model(options: argparse.Namespace, names: Sequence[str]) -> N
     for name in ("resize", "images", *names):
         if options.model is None and getattr(options, name, None):
             raise ValueError(
-                f"--{name.replace('_', '-')}: is for images, which need a model, got no --model; "
+                f"--{name.replace('_', '-')}: concerns images that a model embeds, got no --model; "
                 "omit the option, or give --model MODEL"
             )
 
@@ -81,7 +85,10 @@ def listed_rows(
     names: Sequence[str],
     listing: str | os.PathLike[str],
 ) -> RowSource:
-    """Return the embeddings of listed images from a file; `find_rows` finds them."""
+    """Return the embeddings of listed images from a file, in the order of the list.
+
+    `find_rows` finds the row of each image.
+    """
     found = read_embeddings(embeddings)
     return select_rows(found.rows, find_rows(found, names, listing))
 
@@ -94,7 +101,7 @@ def embed_listed(
     resize: bool,
     title: str,
 ) -> RowSource:
-    """Compute the embeddings of the images with these names in a folder."""
+    """Compute the embeddings of the images in a folder that have these names."""
     paths = [Path(folder) / name for name in names]
     rows = embed_files(embedder, paths, resize=resize, name=title)
     return ArrayRows(rows, os.fspath(folder), list(names))
@@ -103,14 +110,19 @@ def embed_listed(
 def check_listed(
     embedder: Embedder, folder: str | os.PathLike[str], names: Sequence[str], resize: bool
 ) -> None:
-    """Check that the images of `embed_listed` exist and have the size of the model."""
+    """Check that the images of `embed_listed` exist.
+
+    Unless ``resize`` is true, also check that they have the image size of the model.
+    """
     check_images([Path(folder) / name for name in names], embedder, resize)
 
 
 def rows_of_entry(
     entry: str, embedder: Embedder | None, *, resize: bool, title: str
 ) -> tuple[RowSource, list[str] | None]:
-    """Return the embeddings and the image names of a file of embeddings or a folder of images.
+    """Return the embeddings and names of images, from a file of embeddings or a folder of images.
+
+    The names are None for a file of embeddings without names.
 
     Parameters
     ----------
@@ -127,8 +139,8 @@ def rows_of_entry(
     if is_embedding_file(entry) or embedder is None:
         if not is_embedding_file(entry):
             raise ValueError(
-                f"{entry}: must be a file of embeddings, or --model must be given for a folder of "
-                "images, got no model; give --model MODEL"
+                f"{entry}: a folder of images needs --model, got no --model; give --model MODEL, "
+                "or name a file of embeddings"
             )
         found = read_embeddings(entry)
         return found.rows, None if found.names is None else [str(n) for n in found.names]

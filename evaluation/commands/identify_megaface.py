@@ -59,8 +59,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             required=True,
             type=expand_home,
             metavar="FOLDER|FILE",
-            help=f"{name}s: a folder of features ({example}/<path><suffix>), a file of embeddings, "
-            "or with --model a folder of images",
+            help=f"{name}s: a folder of feature files ({example}/<path><suffix>) or a file of "
+            "embeddings; with --model, a folder of images",
         )
         parser.add_argument(
             f"--{name}-list",
@@ -79,8 +79,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--noise-rule",
         choices=megaface.NOISE_RULES,
         default="replace",
-        help="a mislabelled probe is replaced by the mean of the person's other features, as "
-        "InsightFace does, or is removed (default: replace)",
+        help="what to do with the feature of a mislabelled probe: replace it by the mean of the "
+        "person's correct features, as InsightFace does, or remove it (default: replace)",
     )
     parser.add_argument(
         "--suffix",
@@ -92,18 +92,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=expand_home,
         metavar="FOLDER",
         help="with --model: also write the features as FOLDER/facescrub/... and "
-        "FOLDER/megaface/..., as the development kit reads them; needs --suffix",
+        "FOLDER/megaface/..., files that MegaFace's development kit reads; needs --suffix",
     )
     parser.add_argument(
         "--sizes",
         nargs="+",
         type=int,
         metavar="N",
-        help="numbers of distractors; each N uses the first N of the list (default: 10, 100, 1000 "
-        "and so on, and the number of all)",
+        help="numbers of distractors; each N uses the first N of the list (default: the powers of "
+        "ten below the length of the list, and that length)",
     )
     parser.add_argument(
-        "--ranks", nargs="+", type=int, default=list(megaface.RANKS), metavar="K", help="ranks"
+        "--ranks",
+        nargs="+",
+        type=int,
+        default=list(megaface.RANKS),
+        metavar="K",
+        help="ranks K for which to compute rank-K rates",
     )
     parser.add_argument(
         "--fars",
@@ -111,7 +116,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=list(megaface.FARS),
         metavar="FAR",
-        help="false accept rates of the ROC",
+        help="false accept rates at which to compute the true accept rate",
     )
     add_report_options(parser)
 
@@ -198,14 +203,14 @@ def _check_features(options: argparse.Namespace) -> None:
         return
     if options.model is None or not options.suffix:
         raise ValueError(
-            "--write-features: needs --model and --suffix, got only one or none of them; give both"
+            "--write-features: needs --model and --suffix, got at most one of them; give both"
         )
     folder = Path(options.write_features)
     parent = folder if folder.exists() else folder.absolute().parent
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise ValueError(
-            f"--write-features: must be a folder with write access or a new folder in one, got "
-            f"{folder}; create the folder"
+            "--write-features: must be a folder with write access, or a new folder in such a "
+            f"folder, got {folder}; name another folder"
         )
     if "/" in options.suffix:
         raise ValueError(

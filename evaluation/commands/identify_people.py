@@ -49,8 +49,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             required=required,
             type=expand_home,
             metavar="FILE|FOLDER",
-            help=f"{name}: a file of embeddings, or with --model a folder of images; the folder of "
-            "an image names the person",
+            help=f"{name}: a file of embeddings or, with --model, a folder of images; for probes "
+            "and gallery, the folder that contains an image has the name of its person",
         )
     for name in ("probe", "gallery"):
         parser.add_argument(
@@ -61,7 +61,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             "name of the folder that contains the image)",
         )
     parser.add_argument(
-        "--ranks", nargs="+", type=int, default=list(RANKS), metavar="K", help="ranks"
+        "--ranks",
+        nargs="+",
+        type=int,
+        default=list(RANKS),
+        metavar="K",
+        help="ranks K for which to compute rank-K rates",
     )
     parser.add_argument(
         "--fpirs",
@@ -69,7 +74,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=list(FPIRS),
         metavar="FPIR",
-        help="false positive identification rates",
+        help="false positive identification rates at which to compute TPIR",
     )
     add_report_options(parser)
 
@@ -90,8 +95,8 @@ def run(options: argparse.Namespace) -> None:
     refuse_without_model(options, ("no_flip",))
     if os.path.realpath(options.probes) == os.path.realpath(options.gallery):
         raise ValueError(
-            f"--gallery: must differ from --probes, got {options.gallery} twice; every probe would "
-            "find its own image"
+            "--gallery: must differ from --probes, since every probe would find its own image, got "
+            f"{options.gallery} twice; name another gallery"
         )
     embedder = open_model(options) if options.model is not None else None
     rows: dict[str, RowSource] = {}

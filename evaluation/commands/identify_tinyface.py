@@ -38,17 +38,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--embeddings",
         type=expand_home,
         metavar="FILE.npz",
-        help="embeddings of the images in the three folders, from `evaluation embed`",
+        help="file of `python -m evaluation embed` with the embeddings of the images in the "
+        "folders Probe, Gallery_Match and Gallery_Distractor",
     )
     parser.add_argument(
         "--images",
         type=expand_home,
         metavar="FOLDER",
-        help="with --model: folder with the aligned images, in three folders of the same names "
-        "(default: FOLDER)",
+        help="with --model: folder with the aligned images, in the folders Probe, Gallery_Match "
+        "and Gallery_Distractor (default: the folder Testing_Set)",
     )
     parser.add_argument(
-        "--ranks", nargs="+", type=int, default=list(RANKS), metavar="K", help="ranks"
+        "--ranks",
+        nargs="+",
+        type=int,
+        default=list(RANKS),
+        metavar="K",
+        help="ranks K for which to compute rank-K rates",
     )
     add_report_options(parser)
 

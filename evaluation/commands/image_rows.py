@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from interchange.embedder import Embedder
 
 Read = Callable[[int], ReadImage]
-"""Function from the number of an image to the image, in the image size of the model."""
+"""Function from the index of an image to the image, in the image size of the model."""
 
 
 def check_images(paths: Sequence[Path], embedder: Embedder, resize: bool) -> None:
-    """Raise ImageFileError if an image is missing, or has a wrong size and `resize` is False."""
+    """Raise ImageFileError if an image is missing.
+
+    If `resize` is False, also raise the error if an image does not have the size of the model.
+    """
     for path in paths:
         if not path.is_file():
             got = "a folder or a special file" if path.exists() else "no such file"
@@ -44,7 +47,7 @@ def embed_files(
     Parameters
     ----------
     resize
-        Resize images of other sizes to that of the model.
+        Resize images of other sizes to the image size of the model.
     name
         Name of the images in the progress bar.
     """
@@ -63,16 +66,21 @@ def embed_files(
 def embed_in_batches(
     embedder: Embedder, read: Read, count: int, name: str, mirrored: bool = False
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Embed `count` images; yield for each batch the number of its first image and its embeddings.
+    """Embed `count` images; yield for each batch the index of its first image and its embeddings.
 
     Parameters
     ----------
+    read
+        Function that reads the image with an index from 0 to `count` - 1.
+    name
+        Name of the images in the progress bar.
     mirrored
-        Yield the embeddings of the images and those of their mirror images, as (2, B, E).
+        Also embed the mirror images.
 
     Outputs
     -------
-    Embeddings that are not normalised, (B, E) float32.
+    The embeddings of a batch of B images are float32 (B, E), not normalised.  If `mirrored` is
+    true, they are (2, B, E): first those of the images, then those of their mirror images.
 
     Raises
     ------
@@ -86,7 +94,8 @@ def embed_in_batches(
         for number, image in enumerate(images, 1):
             if image.pixels is None:
                 raise ImageFileError(
-                    f"{image.path}: {image.reason}; every listed image must be readable"
+                    f"{image.path}: {image.reason}; correct the image or the list, because all "
+                    "listed images are needed"
                 )
             batch.append(image.pixels)
             paths.append(image.path)

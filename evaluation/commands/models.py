@@ -23,8 +23,8 @@ def read_model(path: str, quiet: bool = False) -> StoredModel:
 def build_net_on(model: StoredModel, ctx: Any, quiet: bool = False) -> Any:
     """Build the network of a model, with its weights on the device `ctx`; return it hybridized.
 
-    The network uses the fused operators for inference if they are available.  Otherwise the reason
-    is printed on stderr unless ``quiet``.
+    The network uses the fused operators for inference if they are available.  If a network on the
+    CPU cannot use them, the reason is printed on stderr unless ``quiet``.
     """
     import ops
     from interchange.stored_net import build_stored_net

@@ -38,7 +38,7 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         "--device",
         choices=("auto", "cpu", "gpu"),
         default="auto",
-        help="device that runs the network: auto is the first GPU, or the CPU without a GPU",
+        help="device that runs the network; auto uses the first GPU, or the CPU if there is no GPU",
     )
 
 
@@ -72,7 +72,7 @@ def check_batch_size(batch_size: int) -> None:
 
 
 def check_output_file(option: str, path: str | None) -> None:
-    """Raise ValueError if the file of an option is a folder, or if its folder does not exist."""
+    """Raise ValueError if the path of an option is a folder, or lies in no existing folder."""
     if not path:
         return
     if not Path(path).resolve().parent.is_dir():

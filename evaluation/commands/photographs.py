@@ -38,7 +38,9 @@ def add_align_options(parser: argparse.ArgumentParser) -> None:
 
 
 def open_points(options: argparse.Namespace) -> PointSource | None:
-    """Check the options; open the detector or the file of landmarks; None without ``--align``.
+    """Check the options of alignment; open and return the detector or the file of landmarks.
+
+    Return None without ``--align``.
 
     Raises
     ------
@@ -59,9 +61,16 @@ def open_points(options: argparse.Namespace) -> PointSource | None:
 def make_fit(
     source: PointSource | None, options: argparse.Namespace, image_size: tuple[int, int]
 ) -> FitImage | None:
-    """Return a function that aligns photographs to (height, width) pixels; None without a source.
+    """Return a function that aligns photographs to the image size; None if `source` is None.
 
     If a photograph is rejected, the returned function returns the reason instead of pixels.
+
+    Parameters
+    ----------
+    source
+        Detector or landmarks that `open_points` has returned.
+    image_size
+        (height, width) of the aligned images in pixels.
     """
     if source is None:
         return None

@@ -40,11 +40,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             nargs="+",
             type=expand_home,
             metavar="SCORES",
-            help="files of `python -m evaluation verify --scores`",
+            help="files that `python -m evaluation verify --scores` has written",
         )
         diagram.add_argument("--sets", nargs="+", metavar="SET", help="sets to draw (default: all)")
         _add_out(diagram)
-    text = "draw values of metrics.jsonl of runs"
+    text = "draw values from the files metrics.jsonl of runs"
     runs = diagrams.add_parser("runs", help=text, description=text)
     runs.add_argument("runs", nargs="+", type=expand_home, metavar="RUN", help="run folders")
     runs.add_argument(
@@ -62,7 +62,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", required=True, type=expand_home, metavar="FILE", help="NAME.png or NAME.svg"
+        "--out",
+        required=True,
+        type=expand_home,
+        metavar="FILE",
+        help="diagram to write: NAME.png or NAME.svg",
     )
 
 
@@ -78,9 +82,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def find_scores(paths: Sequence[str], chosen: Sequence[str] | None) -> dict[str, Scores]:
-    """Read files of scores; return the scores of each curve by the name of the curve.
+    """Read files of scores; return a dict from the name of each curve to its scores.
 
-    With several files, the name of a curve is "FILE SET" with the stem of the file.
+    The name of a curve is that of its verification set.  With several files, the name is
+    "FILE SET", where FILE is the name of the file without ".npz".
 
     Raises
     ------
@@ -105,7 +110,7 @@ def find_scores(paths: Sequence[str], chosen: Sequence[str] | None) -> dict[str,
     for name in chosen or ():
         if name not in names:
             raise PlotError(
-                f"--sets: must name sets of the files, got {name!r}; use some of "
+                f"--sets: must name sets in the files, got {name!r}; use some of "
                 f"{', '.join(dict.fromkeys(names))}"
             )
     if len(found) > MAX_CURVES:
@@ -134,8 +139,8 @@ def _draw_runs(options: argparse.Namespace) -> None:
         if not panels[key]:
             keys = sorted({key for lines in histories.values() for key in number_keys(lines)})
             raise PlotError(
-                f"--keys: must name keys of numbers in metrics.jsonl, got {key!r}, which no line "
-                f"has together with {options.x!r}; use some of "
+                f"--keys: must name keys of numbers in metrics.jsonl, got {key!r}, but no line has "
+                f"numbers for both {key!r} and {options.x!r}; use some of "
                 f"{', '.join(keys[:MAX_SHOWN_KEYS]) or 'none'}"
             )
     draw_runs(panels, options.x, options.out)

@@ -50,7 +50,8 @@ class Progress:
         if name != self._name:
             self._close_bar()
         if self._bar is None:
-            # Draw at every call: a call follows a batch, which takes milliseconds or longer.
+            # mininterval=0 draws the bar at every call.  Calls are rare enough: one per batch, and
+            # a batch takes milliseconds or longer.
             self._bar = tqdm(
                 desc=name,
                 total=total,

@@ -29,7 +29,7 @@ class Ranks:
         self.local_rank, self.local_size = (comm.local_rank, comm.local_size) if comm else (0, 1)
 
     def agree(self, work: Callable[[], T]) -> T:
-        """Call ``work`` on every rank and return its result; if a rank fails, all ranks fail."""
+        """Return the result of ``work`` on this rank; if one rank fails, all ranks fail."""
         if self.comm is None:
             return work()
         from launch.ranks.agreement import agree
@@ -54,7 +54,7 @@ def run_on_ranks(work: Callable[[Ranks], None]) -> int:
         return 0
     from launch.ranks.threads import share_cores
 
-    share_cores()  # sets OMP_NUM_THREADS, which MXNet reads when the next line imports MXNet
+    share_cores()  # sets OMP_NUM_THREADS before launch.ranks.comm imports MXNet, which reads it
     from launch.ranks.agreement import exit_alone, exit_together
     from launch.ranks.comm import NoConnection, connect
 

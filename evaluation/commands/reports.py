@@ -19,21 +19,21 @@ FORMATS: dict[str, Callable[[Table], str]] = {"markdown": format_markdown, "late
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
     """Add the options ``--json``, ``--markdown`` and ``--latex``."""
-    for name, what in (
-        ("json", "results"),
-        ("markdown", "tables"),
-        ("latex", "tables (for the package booktabs)"),
+    for name, form, what in (
+        ("json", "JSON", "results"),
+        ("markdown", "Markdown", "tables"),
+        ("latex", "LaTeX", "tables (for the package booktabs)"),
     ):
         parser.add_argument(
             f"--{name}",
             type=expand_home,
             metavar="FILE",
-            help=f"also write the {what} to this {name.capitalize()} file",
+            help=f"also write the {what} to this {form} file",
         )
 
 
 def check_report_options(options: argparse.Namespace) -> None:
-    """Raise ValueError unless the output files can be written and differ."""
+    """Raise ValueError unless the output files differ and lie in existing folders."""
     paths: dict[Path, str] = {}
     for name in ("json", "markdown", "latex"):
         path = getattr(options, name)

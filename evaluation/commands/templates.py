@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command ``templates``: verify and identify people of several images (IJB, videos)."""
+"""Command ``templates``: verify and identify people, each by several images (IJB, videos)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 
 from evaluation.commands import templates_ijb, templates_list, templates_ytf
 
-HELP = "verify and identify templates: IJB-B, IJB-C, YouTube Faces, lists of images and videos"
+HELP = "verify and identify sets of images: IJB-B, IJB-C, YouTube Faces, or your own lists"
 PROTOCOLS = {
     "ijbb": templates_ijb,
     "ijbc": templates_ijb,

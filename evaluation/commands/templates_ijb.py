@@ -60,7 +60,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--embeddings",
         type=expand_home,
         metavar="FILE",
-        help="embeddings of the faces in the order of the lists, or with the names of the images",
+        help="file of embeddings: one row for each face in the order of the lists, or rows in any "
+        "order with the names of the images",
     )
     parser.add_argument(
         "--protocols", nargs="+", choices=BOTH, default=list(BOTH), help="protocols (default: both)"
@@ -73,22 +74,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-detector-score",
         action="store_true",
-        help="do not multiply by the detector score (D0; default: multiply, D1)",
+        help="do not multiply each embedding by the detector score (D0; default: multiply, D1)",
     )
     parser.add_argument(
         "--grid",
         action="store_true",
-        help="compute every combination of N0 or N1 and D0 or D1; also of F0 or F1 if the "
-        "embeddings of the mirror images are available",
+        help="compute all combinations of N0 or N1 with D0 or D1; if the embeddings of the mirror "
+        "images are available, also with F0 (without them) and F1 (with them added)",
     )
     parser.add_argument(
-        "--fars", nargs="+", type=float, default=list(FARS), metavar="FAR", help="rates of 1:1"
+        "--fars",
+        nargs="+",
+        type=float,
+        default=list(FARS),
+        metavar="FAR",
+        help="false accept rates of 1:1",
     )
     parser.add_argument(
-        "--fpirs", nargs="+", type=float, default=list(FPIRS), metavar="FPIR", help="rates of 1:N"
+        "--fpirs",
+        nargs="+",
+        type=float,
+        default=list(FPIRS),
+        metavar="FPIR",
+        help="false positive identification rates of 1:N",
     )
     parser.add_argument(
-        "--ranks", nargs="+", type=int, default=list(RANKS), metavar="K", help="ranks of 1:N"
+        "--ranks",
+        nargs="+",
+        type=int,
+        default=list(RANKS),
+        metavar="K",
+        help="ranks K for the rank-K rates of 1:N",
     )
     add_report_options(parser)
 

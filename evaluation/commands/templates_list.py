@@ -32,7 +32,7 @@ from evaluation.roc import roc_points
 from evaluation.templates import score_pairs
 from launch.config.paths import expand_home
 
-HELP = "lists of images and videos: TAR at FAR over all pairs, and the matrix of a submission"
+HELP = "lists of images and videos: TAR at FAR, and the file of a challenge submission"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--embeddings",
         type=expand_home,
         metavar="FILE",
-        help="embeddings with the names of the frames, or one row per line of the list",
+        help="file of embeddings: rows with the names of the frames, or without names one row per "
+        "line of LIST",
     )
     parser.add_argument(
         "--images",
@@ -62,22 +63,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--people",
         type=expand_home,
         metavar="FILE",
-        help='score all pairs; FILE names the person of each entry, one per line, "-" if unknown',
+        help="score all pairs of entries; each line of FILE names the person of one entry, or is "
+        '"-" if the person is unknown',
     )
     labels.add_argument(
         "--pairs",
         type=expand_home,
         metavar="FILE",
-        help="score these pairs; a line names two entries, then 1 for one person or 0 for two",
+        help="score the pairs in FILE; a line has two entries, then 1 for one person or 0 for two",
     )
     parser.add_argument(
-        "--fars", nargs="+", type=float, default=list(FARS), metavar="FAR", help="rates"
+        "--fars",
+        nargs="+",
+        type=float,
+        default=list(FARS),
+        metavar="FAR",
+        help="false accept rates",
     )
     parser.add_argument(
         "--write-features",
         type=expand_home,
         metavar="FILE.bin",
-        help="write the embeddings of the entries as one OpenCV matrix, the form of a submission",
+        help="write the embeddings of the entries as one OpenCV matrix, the format of submissions",
     )
     add_report_options(parser)
 

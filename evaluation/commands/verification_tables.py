@@ -15,7 +15,11 @@ VARIANTS = (("flip", lambda report: report), ("no flip", lambda report: report["
 
 
 def make_tables(reports: Reports) -> list[Table]:
-    """Return the tables; ``reports`` has the result of `set_report.report_set` for each set."""
+    """Return the tables for a dict from the name of each set to its report.
+
+    A report is the result of `evaluation.set_report.report_set`.  It may also have the errors at
+    the thresholds of another set, and the errors by group.
+    """
     return [
         _accuracy_table(reports),
         _tar_table(reports),
@@ -106,7 +110,7 @@ def _transfer_tables(reports: Reports) -> Iterator[Table]:
         for rule, errors in transfer["errors"].items()
     ]
     columns = ["set, rule", "threshold", "accuracy [%]", "FMR [%]", "FNMR [%]"]
-    yield Table(f"Errors at the thresholds that {source} fixes", columns, rows)
+    yield Table(f"Errors at the thresholds selected on {source}", columns, rows)
 
 
 def _error_cells(errors: Mapping[str, Any]) -> list[str]:

@@ -68,7 +68,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold-from",
         metavar="SET",
-        help="also print the errors of the other sets at the thresholds of this set",
+        help="also print the errors of all sets at thresholds that are selected on this set",
     )
     parser.add_argument(
         "--scores",
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace, ranks: Ranks) -> None:
-    # Read the sets before MXNet is imported, which takes seconds: most usage errors concern the
+    # Importing MXNet takes seconds.  Read the sets first, because most usage errors concern the
     # sets.
     sets, people, groups = ranks.agree(partial(_read_sets, options))
     facts = {
@@ -127,9 +127,12 @@ def _score(
     people: Mapping[str, People],
     groups: Mapping[str, Groups | None],
 ) -> tuple[str, dict[str, dict[str, Any]], dict[str, Scored]]:
-    """Embed and score all sets; return the source of the model, and the report of each set.
+    """Embed and score all sets.
 
-    Also return the distance of each pair of each set, and whether the pair shows one person.
+    Outputs
+    -------
+    The source of the model; the report of each set; and for each set the distance of each pair,
+    and whether the pair shows one person.
     """
     from evaluation.evaluate import embed_sets
 
@@ -182,7 +185,7 @@ def _report_groups(
     groups: Groups | None,
     embeddings: np.ndarray,
 ) -> dict[str, Any]:
-    """Return the errors by group at the threshold of the highest accuracy; {} without groups."""
+    """Return the errors of each group at the threshold of best accuracy; {} without groups."""
     if groups is None:
         return {}
     threshold = best_threshold(distances, pairs.issame)

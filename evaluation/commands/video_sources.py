@@ -37,7 +37,7 @@ def embed_entries(options: argparse.Namespace, folder: Path, entries: Sequence[s
     """
     if options.embeddings:
         return _read_entries(options.embeddings, entries)
-    # Importing MXNet takes seconds.  Find the files first.
+    # Importing MXNet takes seconds.  Find the files first, so that a missing file fails at once.
     paths: list[Path] = []
     owners: list[int] = []
     for index, entry in enumerate(entries):
@@ -78,6 +78,6 @@ def _finish(sums: TemplateSums, entries: Sequence[str], where: str) -> np.ndarra
     if len(empty):
         raise ImageFileError(
             f"{where}: every entry of the list must have an image, got none for "
-            f"{entries[empty[0]]!r} ({len(empty)} of {len(entries)} entries); complete the images"
+            f"{entries[empty[0]]!r} ({len(empty)} of {len(entries)} entries); add the images"
         )
     return sums.unit_templates(lambda index: f"{where}: {entries[index]}")

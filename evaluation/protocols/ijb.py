@@ -64,24 +64,25 @@ class Variant:
 
 
 def all_variants(flips: Sequence[bool | None]) -> list[Variant]:
-    """Return all variants, with the given values of `flip`."""
+    """Return all combinations of `unit_length` and `detector_score` with the given `flips`."""
     return [Variant(*v) for v in product((False, True), (False, True), flips)]
 
 
 @dataclass(frozen=True)
 class IjbLists:
-    """Lists of a subset, checked against each other.
+    """Lists of IJB-B or of IJB-C, checked against each other.
 
     Parameters
     ----------
     faces
         The faces.
     pairs
-        The 1:1 pairs; None if they are not asked for.
+        The 1:1 pairs; None if 1:1 is not asked for.
     galleries
-        Templates and subjects of each gallery by its name; empty if 1:N is not asked for.
+        Dict from the name of each gallery to the IDs of its templates and of their subjects; empty
+        if 1:N is not asked for.
     probes
-        Templates and subjects of the probes; None if 1:N is not asked for.
+        IDs of the templates and of the subjects of the probes; None if 1:N is not asked for.
     """
 
     faces: Faces
@@ -142,9 +143,9 @@ def evaluate_variant(
     -------
     ``verification``, if there are pairs: ``genuine_pairs``, ``impostor_pairs`` and ``roc``, a list
     of dicts with the fields of `evaluation.roc.RocPoint`.  ``identification``, if there are
-    galleries: a dict of results of `evaluation.identification.summarize_ranking`.  The keys are
-    the name of each gallery, "mean" for the mean rates over the galleries, and a name such as
-    "G1+G2" for the joined gallery.  InsightFace reports ranks in the joined gallery.
+    galleries: a dict of results of `evaluation.identification.summarize_ranking`.  The keys of this
+    dict are the name of each gallery, "mean" for the mean rates over the galleries, and a name such
+    as "G1+G2" for the joined gallery.  InsightFace reports ranks in the joined gallery.
     """
     faces = lists.faces
     groups = group_images(faces.templates, faces.media)

@@ -23,28 +23,29 @@ from evaluation.text_lists import (
 )
 
 SUBSETS = {"ijbb": ("IJBB", ("S1", "S2")), "ijbc": ("IJBC", ("G1", "G2"))}
-"""For each subset the name of its folder, and the names of its two galleries."""
+"""For IJB-B and for IJB-C, the name of the folder and the names of the two galleries."""
 LANDMARKS = 5
 MAX_COORDINATE_PIXELS = 1e5
-"""Largest distance of a landmark from the corner of its image."""
+"""Largest absolute value of a landmark's coordinate."""
 MAX_SCORE = 1e4
-"""Largest score of a face detector."""
+"""Largest accepted score of a face detector."""
 
 
 @dataclass(frozen=True)
 class Faces:
-    """The N faces of a subset, in the order of the lists.
+    """The N faces of IJB-B or of IJB-C, in the order of the lists.
 
     Parameters
     ----------
     names
         File name of each face, for example "1.jpg".
     templates, media
-        Number of each face's template and medium, (N,) int64.
+        ID of each face's template, and ID of its medium (image or video), (N,) int64 each.
     landmarks
-        Pixels (x, y) of both eyes, the nose and both corners of the mouth, (N, 5, 2) float32.
+        Coordinates (x, y), in pixels, of both eyes, the nose and both corners of the mouth,
+        (N, 5, 2) float32.
     scores
-        Score of the face detector, (N,) float32.
+        Score of the face detector for each face, (N,) float32.
     """
 
     names: list[str]
@@ -64,7 +65,7 @@ class TemplatePairs:
     Parameters
     ----------
     first, second
-        Numbers of the templates, (P,) int64.
+        IDs of the first and of the second template of each pair, (P,) int64 each.
     same
         True for a pair of one person, (P,) bool.
     """
@@ -75,7 +76,7 @@ class TemplatePairs:
 
 
 def find_meta(folder: str | os.PathLike[str], subset: str) -> Path:
-    """Return the folder ``meta`` of a subset in a folder: FOLDER/meta or FOLDER/IJBC/meta.
+    """Return the folder of the lists: FOLDER/meta, or else FOLDER/IJBB/meta or FOLDER/IJBC/meta.
 
     Raises
     ------
@@ -147,7 +148,7 @@ def _check_face(path: Path, number: int, values: np.ndarray) -> None:
         raise bad_line(
             path,
             number,
-            f"coordinates must be at most {MAX_COORDINATE_PIXELS:g} pixels, got "
+            f"absolute coordinates must be at most {MAX_COORDINATE_PIXELS:g} pixels, got "
             f"{np.abs(values[:-1]).max():g}",
             "detect the face again",
         )
@@ -191,12 +192,12 @@ def read_template_pairs(meta: Path, subset: str) -> TemplatePairs:
 def read_subjects(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read the templates of a gallery or of the probes from a .csv file of the 1:N protocol.
 
-    Each line stands for an image and begins with the number of its template and of its subject.
+    Each line stands for an image, and begins with the ID of its template and the ID of its subject.
     The first line may have headings.
 
     Outputs
     -------
-    Numbers of the T templates in ascending order, (T,) int64, and their subjects, (T,) int64.
+    IDs of the T templates in ascending order, (T,) int64, and of their subjects, (T,) int64.
 
     Raises
     ------

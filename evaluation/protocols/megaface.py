@@ -26,11 +26,11 @@ RANKS = (1, 10)
 FARS = (1e-6, 1e-5, 1e-4, 1e-3)
 NOISE_RULES = ("replace", "remove")
 NOISE_AMPLITUDE = 0.001
-"""Largest value that InsightFace's rule adds to each value of a replaced feature."""
+"""Largest absolute value of the noise that the rule "replace" adds to each value of a feature."""
 MAX_PROBES = 4096
 """Number of probes that are compared with the distractors at once."""
 MAX_TAIL_SCORES = 1 << 26
-"""Largest number of impostor scores that are kept for the ROC: 256 MiB."""
+"""Largest number of impostor scores that are kept for the ROC: 256 MiB of float32."""
 
 
 class MegaFaceError(ValueError):
@@ -51,8 +51,9 @@ def clean_probes(
     noises
         File names of mislabelled images.
     rule
-        "replace" is InsightFace's ``remove_noises.py``: the sum of the person's other features,
-        plus uniform noise, stands in for a mislabelled feature.  "remove" leaves the image out.
+        "replace" is the rule of InsightFace's ``remove_noises.py``: the sum of the person's correct
+        features, plus uniform noise, replaces a mislabelled feature.  "remove" leaves the image
+        out.
     seed
         Seed of the uniform noise.
 
@@ -79,8 +80,8 @@ def clean_probes(
         length = np.linalg.norm(feature)
         if not length > 0:
             raise MegaFaceError(
-                f"{names[index]}: the sum of the person's other features must have a "
-                f"direction, got length {length}; use --noise-rule remove"
+                f"{names[index]}: the sum of the person's correct features must have a length "
+                f"above 0, got {length}; use --noise-rule remove"
             )
         features[index] = feature / length
     return list(names), features
@@ -120,14 +121,15 @@ def evaluate_megaface(
     distractors
         Features of the distractors, which are read block by block.
     sizes
-        Dict from the size of each set of distractors to n, the number of distractors that remain in
-        the set; these are the first n rows of `distractors`.
+        Dict from the size of each set of distractors to n, the number of its distractors that are
+        not in the noise list; these are the first n rows of `distractors`.
 
     Outputs
     -------
-    ``pairs``, the number of genuine pairs; ``people`` and ``probes``; ``sizes``, a dict from each
-    size to ``distractors`` (the number after the noise list) and ``rank_<k>``; and ``roc``, a list
-    of dicts with the fields of `evaluation.roc.RocPoint` for the largest size.
+    ``people`` and ``probes``, the number of people with several images and that of their images;
+    ``pairs`` and ``impostor_pairs``, the numbers of pairs; ``sizes``, a dict from each size to
+    ``distractors`` (the number n) and ``rank_<k>`` (the rank-k rate); and ``roc``, a list of dicts
+    with the fields of `evaluation.roc.RocPoint` for the largest size.
     """
     groups = _group(names)
     if not groups:
@@ -181,14 +183,14 @@ def _tail_count(fars: Sequence[float], impostors: int) -> int:
     count = highest_needed(fars, impostors)
     if count > MAX_TAIL_SCORES:
         raise MegaFaceError(
-            f"--fars: the highest rate must leave at most {MAX_TAIL_SCORES} false accepts, got "
+            f"--fars: the highest rate must allow at most {MAX_TAIL_SCORES} false accepts, got "
             f"{max(fars):g} of {impostors} impostor pairs; ask for lower rates"
         )
     return count
 
 
 def _group(names: Sequence[str]) -> list[np.ndarray]:
-    """Return the probe numbers of each person with at least two probes."""
+    """Return the indices of the probes of each person who has at least two probes."""
     people: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         people.setdefault(name.split("/")[-2], []).append(index)
@@ -215,7 +217,10 @@ def _search(
     count: int,
     tail: HighestScores,
 ) -> dict[int, np.ndarray]:
-    """Return, for each size, the `count` highest scores of each probe, (P, count)."""
+    """Return, for each size, the `count` highest scores of each probe, (P, count).
+
+    All scores for the largest size are also added to `tail`.
+    """
     top, found = TopScores(len(probes), count), {}
     largest = max(sizes.values())
     used = (
@@ -245,7 +250,8 @@ def _count_hits(scores: np.ndarray, top: np.ndarray, ranks: Sequence[int]) -> np
 
     Inputs
     ------
-    scores (n, m), the pairs of n probes; top (n, K), the highest scores of the probes' distractors.
+    scores (n, m), the scores of n probes with their m mates; top (n, K), the K highest scores of
+    each probe with distractors.
     """
     hits = np.zeros(len(ranks), np.int64)
     for pairs, others in zip(scores, top, strict=True):

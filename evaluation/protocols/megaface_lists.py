@@ -30,8 +30,7 @@ def read_image_list(path: str | os.PathLike[str], parts: int) -> list[str]:
     Parameters
     ----------
     path
-        Text file with one path per line, or a .json file or template list of the challenge, which
-        has the key "path".
+        Text file with one path per line, or a JSON file of the challenge with the key "path".
 
     Raises
     ------
@@ -40,28 +39,34 @@ def read_image_list(path: str | os.PathLike[str], parts: int) -> list[str]:
         the same.
     """
     entries = _read_json(path) if _is_json(path) else read_lines(path)
+    unit, units = ("entry", "entries") if _is_json(path) else ("line", "lines")
     found: dict[str, int] = {}
     for number, text in entries:
         pieces = text.replace("\\", "/").split("/")[-parts:]
         if len(pieces) < parts or not all(pieces) or ".." in pieces:
             shape = "/".join(["folder"] * (parts - 1) + ["image"])
             raise bad_line(
-                path, number, f"must be a path {shape}, got {text[:80]!r}", "correct the list"
+                path,
+                number,
+                f"must be a path {shape}, got {text[:80]!r}",
+                "correct the list",
+                unit=unit,
             )
         name = "/".join(pieces)
         if name in found:
             raise bad_line(
                 path,
                 number,
-                f"must differ from all other lines, got {name[:80]!r} as on line {found[name]}",
-                "remove one of the two lines",
+                f"must differ from all other {units}, got {name[:80]!r} as in {unit} {found[name]}",
+                f"remove one of the two {units}",
+                unit=unit,
             )
         found[name] = number
     return list(found)
 
 
 def _is_json(path: str | os.PathLike[str]) -> bool:
-    """Return whether a list is JSON: the challenge also has names such as NAME.json_SIZE_SET."""
+    """Return whether a list is JSON, such as the challenge's NAME.json and NAME.json_SIZE_SET."""
     return ".json" in Path(path).name
 
 

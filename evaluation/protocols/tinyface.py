@@ -22,7 +22,7 @@ from evaluation.text_lists import ListError, check_file
 PROBE, GALLERY, DISTRACTOR = "Probe", "Gallery_Match", "Gallery_Distractor"
 RANKS = (1, 5, 10, 20)
 MAX_FILE_BYTES = 1 << 22
-"""Largest size of a MATLAB file: 4 MiB.  Its variables may be compressed, up to a thousandfold."""
+"""Largest size of a MATLAB file, 4 MiB: compressed variables may expand a thousandfold."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TinyFaceLists:
     probes, gallery, distractors
         Paths, for example "Probe/100_1.jpg".
     probe_people, gallery_people
-        Number of each image's person, (number of images,) int.
+        ID of each image's person, (number of images,) int.
     """
 
     probes: list[str]
@@ -88,14 +88,14 @@ def read_tinyface(folder: str | os.PathLike[str]) -> TinyFaceLists:
 
 
 def read_people(path: Path, names_key: str, people_key: str) -> tuple[list[str], np.ndarray]:
-    """Read the image names and the people of a MATLAB file; return names (N,) and people (N,).
+    """Read the image names and the IDs of people in a MATLAB file; return names (N,) and IDs (N,).
 
     Parameters
     ----------
     names_key
         Variable with a cell array of N image names.
     people_key
-        Variable with N integers.
+        Variable with N integers, the ID of each image's person.
 
     Raises
     ------

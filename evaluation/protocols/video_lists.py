@@ -56,7 +56,10 @@ def read_entries(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _normalise(path: str) -> str:
-    """Strip "./" and a final "/" from a relative path; return "" if the path is not relative."""
+    """Remove a leading "./" and final slashes from a relative path; return "" for other paths.
+
+    The result is also "" if a part of the path is empty, "." or "..".
+    """
     parts = path.removeprefix("./").rstrip("/").split("/")
     return "/".join(parts) if all(parts) and {".", ".."}.isdisjoint(parts) else ""
 
@@ -67,7 +70,7 @@ def is_image(entry: str) -> bool:
 
 
 def read_people(path: str | os.PathLike[str], count: int) -> np.ndarray:
-    """Read the person of each entry; return numbers from 0, or UNKNOWN_PERSON, (count,) int64.
+    """Read the person of each entry; return indices from 0, or UNKNOWN_PERSON, (count,) int64.
 
     Parameters
     ----------
@@ -138,7 +141,7 @@ def read_labelled_pairs(
 
 
 def assign_frames(names: Iterable[object], entries: Sequence[str]) -> np.ndarray:
-    """Return for each frame the position of its entry, or -1 if it has no entry, (N,) int64.
+    """Return for each frame the position of its entry, or -1 if no entry matches, (N,) int64.
 
     A frame with the name "/data/Ann/1/7.jpg" belongs to the video entry "Ann/1", and the image
     "/data/a/7.jpg" to the image entry "a/7.jpg".

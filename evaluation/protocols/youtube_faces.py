@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """YouTube Faces: verification of pairs of videos in ten folds.
 
-The embedding of a video is the mean of the embeddings of its frames, each scaled to length 1.  The
-accuracy of a fold is measured at the threshold that is best on the other folds.
+The embedding of each frame is scaled to length 1.  The embedding of a video is the mean over its
+frames, also scaled to length 1.  The accuracy of a fold is measured at the threshold that is best
+on the other folds.
 
 Wolf, Hassner and Maoz, "Face Recognition in Unconstrained Videos with Matched Background
 Similarity", CVPR 2011.
@@ -26,7 +27,7 @@ _ANSWERS = {"0": False, "1": True}
 
 
 class VideoPair(NamedTuple):
-    """Pair of one line of ``splits.txt``."""
+    """Pair of videos that one line of ``splits.txt`` lists."""
 
     fold: int
     first: str
@@ -66,7 +67,7 @@ class VideoPairs:
     videos
         Names person/number of the V videos in the pairs.
     first, second
-        Positions in `videos`, (P,) int64.
+        Positions in `videos` of the two videos of each pair, (P,) int64 each.
     same
         True for a pair of one person, (P,) bool.
     folds
@@ -109,7 +110,7 @@ def read_splits(path: str | os.PathLike[str]) -> VideoPairs:
     if len(sizes) < 2 or len(set(sizes)) != 1:
         raise ListError(
             f"{os.fspath(path)}: must have at least 2 folds with the same number of pairs, got "
-            f"folds of {', '.join(map(str, sizes[:20]))} pairs; use the list of the authors"
+            f"folds of {', '.join(map(str, sizes[:20]))} pairs; use the list of the dataset"
         )
     return VideoPairs(list(videos), table[:, 1], table[:, 2], table[:, 3] == 1, len(sizes))
 
@@ -123,9 +124,9 @@ def evaluate_video_pairs(pairs: VideoPairs, templates: np.ndarray) -> dict[str, 
 
     Outputs
     -------
-    ``pairs``, ``videos``, ``folds``; ``accuracy`` and ``accuracy_std``, mean and standard deviation
-    over the folds; ``threshold``, the mean threshold of the folds as a cosine; ``roc``, a list of
-    dicts with the fields of `evaluation.roc.RocPoint`.
+    The numbers of ``pairs``, ``videos`` and ``folds``; ``accuracy`` and ``accuracy_std``, mean and
+    standard deviation over the folds; ``threshold``, the mean threshold of the folds as a cosine;
+    ``roc``, a list of dicts with the fields of `evaluation.roc.RocPoint`.
     """
     scores = np.einsum(
         "ij,ij->i", templates[pairs.first], templates[pairs.second], dtype=np.float64

@@ -92,7 +92,7 @@ def requested_text(argv: Sequence[str], nets: Builders, heads: Builders) -> str:
     argv
         Arguments without the name of the program.
     nets, heads
-        Functions and classes that build nets and heads, by name.
+        Dicts from the name of each net or head to the function or class that builds it.
 
     Raises
     ------
@@ -119,16 +119,18 @@ def requested_text(argv: Sequence[str], nets: Builders, heads: Builders) -> str:
 def load_config(argv: Sequence[str], nets: Builders, heads: Builders) -> Config:
     """Read the YAML file of a command line, apply its overrides and build the configuration.
 
-    If an override changes the name of the net or head, the keys of the YAML file that only the
-    replaced net or head has are dropped, and `Config.notices` says so.
+    An override of ``net.name`` or ``head.name`` may replace the net or head that the YAML file
+    chooses.  The keys of the file that apply only to the replaced one are then dropped, and
+    `Config.notices` names them.
 
     Parameters
     ----------
     argv
         Arguments without the name of the program.
     nets, heads
-        Builders of nets and heads by name; the keyword-only arguments of a builder are the keys of
-        the section ``net`` or ``head``.
+        Dicts from the name of each net or head to its builder: the function or class that builds
+        it.  The keyword-only arguments of a builder are the keys of the section ``net`` or
+        ``head``.
 
     Raises
     ------
@@ -142,7 +144,7 @@ def load_config(argv: Sequence[str], nets: Builders, heads: Builders) -> Config:
     if not isinstance(raw, dict):
         wanted = "expected sections with lines of the form `key: value`"
         raise ConfigError(f"{path.name}: {wanted}, got {shown(raw)}")
-    # In the config.yaml of a run folder, `notes` contains versions and commit, not settings.
+    # In the config.yaml of a run folder, `notes` is no section: it states versions and commit.
     raw.pop("notes", None)
     raw, notices = drop_keys_of_replaced(
         raw, apply_overrides({}, arguments.overrides), {"net": nets, "head": heads}, path.name

@@ -15,8 +15,8 @@ INPUT_ERROR, INTERRUPTED, OUTPUT_CLOSED = 2, 130, 141
 def run_command(command: Callable[[], int | None]) -> int:
     """Call a function that runs a command; return the exit code of the program.
 
-    A ValueError or OSError is an error of the input.  The function prints the message of the error
-    on one line of stderr.
+    A ValueError or OSError counts as an error of the input.  Its message is printed on one line of
+    stderr.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def run_command(command: Callable[[], int | None]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Python flushes stdout again when it ends; this flush must not fail.
+        # Python flushes stdout again at exit.  On /dev/null that flush cannot fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OUTPUT_CLOSED
     except (ValueError, OSError) as error:

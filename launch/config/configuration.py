@@ -3,7 +3,7 @@
 
 A YAML key, its dataclass field (launch/config/sections.py), its keyword argument and its log key
 have the same name.  The sections ``net`` and ``head`` have no dataclass: their keys are the
-keyword-only arguments of the builders, the functions and classes that build a net or a head.
+keyword-only arguments of a builder, which is the function or class that builds the net or head.
 Callers pass the builders, so that this module does not import MXNet.
 """
 
@@ -49,7 +49,9 @@ _MAX_VALUE_CHARACTERS = 200  # longer values, such as the graph of a net, are sh
 
 
 GRAPH_NET = "graph"
-"""Value of net.name for the graph of a model file; no builder has this name."""
+"""Value of net.name that selects the graph in the model file train.pretrained.
+
+No builder has this name."""
 
 
 class ConfigError(ValueError):
@@ -60,7 +62,7 @@ class ConfigError(ValueError):
 class Choice:
     """Choice of a net or a head: its name, and the keyword arguments of its builder.
 
-    The name of a net is "" if the net is that of ``train.pretrained``.
+    The names "" and GRAPH_NET of a net stand for the net of the model ``train.pretrained``.
     """
 
     name: str
@@ -139,8 +141,8 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
     raw
         ``{section: {key: value}}``, as a YAML parser returns it.
     nets, heads
-        Builders of nets and heads by name; the keyword-only arguments of a builder are the keys of
-        the section ``net`` or ``head``.
+        Dicts from the name of each net or head to its builder.  The keyword-only arguments of a
+        builder are the keys of the section ``net`` or ``head``.
     where
         Name of the file, for the error message.
 
@@ -195,7 +197,10 @@ def _section(kind: type, name: str, raw: dict[str, Any], problems: list[str]) ->
 
 
 def _takes_net(raw: Mapping[str, Any]) -> bool:
-    """Return whether the net is that of train.pretrained: net.name is not set, or is GRAPH_NET."""
+    """Return whether the configuration uses the net of the model ``train.pretrained``.
+
+    It does if ``train.pretrained`` is set, and ``net.name`` is not set or is GRAPH_NET.
+    """
     net, train = raw.get("net") or {}, raw.get("train") or {}
     pretrained = isinstance(train, dict) and bool(train.get("pretrained"))
     return pretrained and net.get("name") in (None, "", GRAPH_NET)
@@ -204,7 +209,7 @@ def _takes_net(raw: Mapping[str, Any]) -> bool:
 def read_choice(
     section: str, raw: Mapping[str, Any], builders: Builders, problems: list[str]
 ) -> Any:
-    """Return the `Choice` that a section describes, or None if ``problems`` got a message.
+    """Return the `Choice` that a section describes, or None if its ``name`` is missing or invalid.
 
     Parameters
     ----------
@@ -213,22 +218,22 @@ def read_choice(
     raw
         Values of the section, as a YAML parser returns them.
     builders
-        Builders by name.
+        Dict from the name of each net or head to its builder.
     problems
-        List of error messages, changed in place.
+        List of error messages; the function appends one for each missing or invalid value.
     """
     raw = dict(raw)
     name = raw.pop("name", None)
     if name is None:
         hint = ", or set train.pretrained to use the net of a model" if section == "net" else ""
         problems.append(
-            f"{section}.name: required, but missing; known: {', '.join(builders)}{hint}"
+            f"{section}.name: required, got none; use one of {', '.join(builders)}{hint}"
         )
         return None
     if section == "net" and name == GRAPH_NET:
         problems.append(
-            f"net.name: {GRAPH_NET!r} is the graph of a model file, got no train.pretrained; "
-            "set train.pretrained"
+            f"net.name: {GRAPH_NET!r} selects the graph in a model file, got no train.pretrained; "
+            "set train.pretrained to a model file"
         )
         return None
     if not isinstance(name, str) or name not in builders:

@@ -12,8 +12,8 @@ VARIABLE = "FACES_DIR"
 GLUONFR_FOLDERS = ("emore", "ms1m")
 """Folders of record sets in ~/.mxnet/datasets/face, as GluonFR names them."""
 WAYS = (
-    f"name a folder with the files train.rec, train.idx and property with data.records=FOLDER or "
-    f"{VARIABLE}=FOLDER, or put these files into ~/.mxnet/datasets/face/"
+    f"set data.records=FOLDER or the environment variable {VARIABLE}=FOLDER, where FOLDER contains "
+    f"train.rec, train.idx and property, or put these files into ~/.mxnet/datasets/face/"
     f"{' or '.join(GLUONFR_FOLDERS)}"
 )
 """Ways to name a record set, for error messages."""

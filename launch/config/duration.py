@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +13,9 @@ PATTERN = r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(images?|steps?|epochs?|%
 """Regular expression for a duration other than 0; its groups are the amount and the unit."""
 
 MAX_CHARACTERS = 60
-"""Maximum length of a duration; a longer number could be infinite."""
+"""Maximum number of characters of a duration; a longer text is refused before it is parsed."""
+MAX_AMOUNT = 2.0**53
+"""Largest amount of a duration; all whole numbers up to this one are exact in float64."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Duration:
     """A duration of training.
 
     YAML files write a duration as ``51200000 images``, ``100000 steps``, ``2.5 epochs``, ``10 %``
-    (of the complete run) or ``0``.  The batch size and the number of ranks change the number of
-    images of a duration only if its unit is steps.
+    (of the complete run) or ``0``.  If the unit is steps, the number of images depends on the batch
+    size and the number of ranks.
     """
 
     amount: float = 0.0
@@ -35,7 +36,7 @@ class Duration:
         if text in (0, "0"):
             return cls()
         match = re.fullmatch(PATTERN, str(text)) if len(str(text)) <= MAX_CHARACTERS else None
-        if not match or not math.isfinite(float(match[1])):
+        if not match or float(match[1]) > MAX_AMOUNT:
             raise ValueError(
                 "expected a duration like '51200000 images', '100000 steps', '2.5 epochs' or "
                 f"'10 %', got {shown(text)}"
@@ -52,7 +53,7 @@ class Duration:
         )
 
     def __str__(self) -> str:
-        # Format without an exponent: config.yaml stores this text, and `parse` must accept it.
+        # config.yaml stores this text for `parse`.  People read it too, so it has no exponent.
         number = f"{self.amount:.9f}".rstrip("0").rstrip(".")
         return f"{number} {self.unit}" if self.amount else "0"
 

@@ -48,5 +48,5 @@ def expand_home(text: str) -> str:
 
 
 def home_path(text: str) -> Path:
-    """Expand a leading ``~`` and return a Path; the ``type`` of an argparse argument."""
+    """Expand a leading ``~`` and return a Path; for use as ``type`` of an argparse argument."""
     return Path(expand_home(text))

@@ -29,14 +29,15 @@ def drop_keys_of_replaced(
     overrides
         ``{section: {key: value}}`` from the command line.
     builders
-        Builders by name, by section: ``net`` and ``head``.
+        ``{section: {name: builder}}`` for the sections ``net`` and ``head``.  A builder is the
+        function or class that builds the net or head of that name.
     where
         Name of the YAML file.
 
     Outputs
     -------
-    A copy of ``raw`` without the dropped keys; and a notice for each section with dropped keys, by
-    section.
+    A copy of ``raw`` without the dropped keys; and a dict from each section with dropped keys to a
+    notice for the log.
     """
     kept, notices = dict(raw), {}
     for section, known in builders.items():

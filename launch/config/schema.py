@@ -40,7 +40,7 @@ def schema_text(nets: Builders, heads: Builders) -> str:
 
 
 def _with_key(section: str, key: str) -> dict[str, Any]:
-    """Return a schema that requires ``key`` in ``section``, with a text that is not empty."""
+    """Return a schema that requires ``key`` in ``section`` and refuses an empty text as value."""
     named = {"required": [key], "properties": {key: {"type": "string", "pattern": "."}}}
     return {"required": [section], "properties": {section: {"type": "object", **named}}}
 

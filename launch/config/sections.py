@@ -135,7 +135,7 @@ class DataConfig:
     images are bad. A fraction above 0 permits at least one bad image."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield a pair (key, error message) for each key that contradicts another key."""
+        """Yield a pair (key, error message) for each missing, invalid or contradictory key."""
         if not self.records and self.loader != "synthetic":
             yield "records", f"required, got none; {WAYS}"
         if len(self.records) > 1 and self.num_classes:
@@ -205,8 +205,8 @@ class DataConfig:
         if self.bag % self.batch_size:
             yield (
                 "bag",
-                f"must be a multiple of data.batch_size, got {self.bag}; a bag of 7200 images is "
-                "usual",
+                f"must be a multiple of data.batch_size, got {self.bag} and {self.batch_size}; use "
+                f"a data.bag of {-(-self.bag // self.batch_size) * self.batch_size}",
             )
         if self.batch_size % 3:
             yield (
@@ -217,7 +217,7 @@ class DataConfig:
         if not each:
             yield (
                 "bag",
-                "requires data.images_per_person above 0, got 0; 5 images per person is usual",
+                "requires data.images_per_person above 0, got 0; set it to 5, for example",
             )
 
 
@@ -319,7 +319,11 @@ class TrainConfig:
         for key, default in (("class_centres", "matching"), ("freeze_batch_norm", False)):
             value = getattr(self, key)
             if value != default and not self.pretrained:
-                yield key, f"requires train.pretrained, got {value!r}; name a model, or remove it"
+                yield (
+                    key,
+                    f"requires train.pretrained, got {value!r}; set train.pretrained to a model, "
+                    f"or remove train.{key}",
+                )
         if not (self.epochs or self.max_images or self.max_steps):
             yield (
                 "epochs",
@@ -338,8 +342,9 @@ class EvalConfig:
     batch_size: bounds.BatchSize = 64
     """Number of images per forward pass of the verification."""
     best: str = ""
-    """Metric of which the folder best keeps the best checkpoint: SET/METRIC, or METRIC for the mean
-    over all sets.  METRIC is accuracy, auc, eer or tar_at_far_1e-3.  Empty: no best checkpoint."""
+    """Metric that decides which checkpoint the folder best keeps: SET/METRIC, or METRIC for the
+    mean over all sets.  METRIC is accuracy, auc, eer or tar_at_far_1e-3.  Empty: no best
+    checkpoint."""
     patience: bounds.Count = 0
     """Number of verifications without a better value of eval.best after which the run ends.  0: the
     run never ends early."""

@@ -59,7 +59,7 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
         before, key = len(problems), where.partition("[")[0]
         text = _expand_variables(value, where, problems)
         if key in KEYS_WITHOUT_EMPTY_PATH and not text.strip() and len(problems) == before:
-            lists = "" if key == "run.dir" else f", or {key}=[] for none"
+            lists = "" if key in ("run.dir", "data.remote_cache") else f", or {key}=[] for none"
             raise ValueError(f"must be a path, got {value!r}; write a path{lists}")
         return expand_home(text) if key in PATH_KEYS else text
     except ValueError as error:

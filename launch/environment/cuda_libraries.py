@@ -5,7 +5,7 @@ libmxnet.so of mxnet-cu112 links its libraries by name, and the dynamic linker d
 folders of the wheels.  The linker reuses a library that is already loaded under the same name, so
 this module loads all of them, dependencies first.  ``setup.sh`` copies the module into the
 site-packages of ``.venv-gpu`` with a ``.pth`` file that imports it, so that every process has the
-hook.  A process that never imports mxnet only has one more entry in ``sys.meta_path``.
+hook.  In a process that never imports mxnet, the hook only adds an entry to ``sys.meta_path``.
 
 cuDNN and NVRTC load some of their own libraries on first use, by name.  If LD_LIBRARY_PATH contains
 another release of them, the linker would find that release first.  The module therefore loads these

@@ -24,7 +24,7 @@ WHEEL = "mxnet-cu112"
 WHEEL_CAPABILITIES = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
 """Compute capabilities, as pairs (major, minor), for which the MXNet wheel contains machine code.
 
-Its libmxnet.so contains no PTX, which the driver could compile for other capabilities."""
+The wheel's libmxnet.so has no PTX, so the driver cannot compile code for other capabilities."""
 
 MIN_FUSION_CUDA_VERSION = 11080
 """Minimum CUDA version of the driver for MXNet's operator fusion, as cuDriverGetVersion returns it.
@@ -176,8 +176,9 @@ def no_gpu_notice() -> str:
 def disable_unsupported_fusion(driver: Driver) -> str:
     """Disable MXNet's operator fusion if the driver is too old for fusion.
 
-    Return a notice for the log, or "" if the driver supports fusion.  MXNet reads MXNET_USE_FUSION
-    whenever it traces a graph.  A value of this variable that the user has set is kept.
+    Return a notice for the log, or "" if the driver supports fusion or does not report its version.
+    MXNet reads the environment variable MXNET_USE_FUSION whenever it traces a graph.  If the user
+    has set this variable, its value stays.
     """
     supported = driver.version()
     if not 0 < supported < MIN_FUSION_CUDA_VERSION:
@@ -199,10 +200,10 @@ def disable_unsupported_fusion(driver: Driver) -> str:
 
 
 def require_supported_gpu(index: int) -> str:
-    """Check that the MXNet wheel has machine code for GPU ``index``; return a notice or "".
+    """Check that the MXNet wheel supports GPU ``index``; return a notice about fusion, or "".
 
-    Other builds of MXNet, such as that of NVIDIA's images, are not checked: they were compiled for
-    the machine on which they run.
+    Other builds of MXNet, such as that in NVIDIA's images, are not checked, because the list of
+    their machine code is not known here.
 
     Raises
     ------

@@ -76,7 +76,7 @@ def main() -> int:
     if release and not uses_stub:  # the stub driver comes without libcuda.so
         try:
             require_driver_link()
-        except NoLink as error:  # only a notice: one rank runs without libcuda.so
+        except NoLink as error:  # only a notice, because a run with one rank needs no libcuda.so
             notices.append(str(error))
     for notice in filter(None, notices):
         print(f"gpu_check: {notice}")

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CGROUP_FOLDERS = ("", "memory")
-"""Folders below /sys/fs/cgroup: of version 2, and of the memory controller of version 1."""
+"""Folders in /sys/fs/cgroup that contain the control groups: of cgroup v2, and of the memory
+controller of cgroup v1."""
 CGROUP_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Files with limit and usage, and name of the reclaimable cache in memory.stat, by version."""
+"""For cgroup v2 and v1: file with the limit, file with the usage, and key in memory.stat of the
+page cache that Linux can release."""
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
@@ -47,7 +49,8 @@ def _remainders(root: Path) -> Iterator[int]:
         if version and "memory" not in controllers.split(","):
             continue
         base = root / "sys/fs/cgroup" / CGROUP_FOLDERS[version]
-        # Inside a container the path may be that of the host, which the container does not see.
+        # Inside a container the path may be the path on the host.  Folders that the container does
+        # not see yield nothing.
         parts = [part for part in path.split("/") if part not in ("", "..")]
         for depth in range(len(parts), -1, -1):
             yield from _remainder(base.joinpath(*parts[:depth]), version)
@@ -56,7 +59,7 @@ def _remainders(root: Path) -> Iterator[int]:
 def _remainder(folder: Path, version: int) -> Iterator[int]:
     limit_name, usage_name, cache_name = CGROUP_FILES[version]
     limit, usage = _text(folder / limit_name).strip(), _text(folder / usage_name).strip()
-    if limit.isdigit() and usage.isdigit():  # without a limit the file says "max"
+    if limit.isdigit() and usage.isdigit():  # in cgroup v2, "max" means no limit
         # Linux counts the page cache as used, but releases it when memory is needed.
         cache = re.search(rf"^{cache_name} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
         yield int(limit) - int(usage) + (int(cache[1]) if cache else 0)

@@ -4,10 +4,10 @@
 MXNet 1.9.1 uses ``np.bool`` and similar aliases, which NumPy 1.24 removed.  Other packages require
 NumPy 1.24 or newer.  Horovod's build and ``horovodrun`` import mxnet too, so every process needs
 the hook: ``setup.sh`` copies this module into site-packages with a ``.pth`` file that imports it.
-A process that never imports mxnet only has one more entry in ``sys.meta_path``.
+In a process that never imports mxnet, the hook only adds an entry to ``sys.meta_path``.
 
 SciPy is optional for mxnet.  If mxnet finds SciPy, each rank starts 0.6 s later, and every call of
-``mx.nd.array`` raises a DeprecationWarning.  So mxnet does not find SciPy during its import.
+``mx.nd.array`` raises a DeprecationWarning.  So this hook hides SciPy while mxnet is imported.
 """
 
 import sys
@@ -16,7 +16,7 @@ ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": st
 
 
 class MxnetImportHook:
-    """Import hook for ``sys.meta_path``: NumPy's aliases before mxnet, no SciPy within mxnet."""
+    """Import hook for ``sys.meta_path``: restores NumPy's aliases, and hides SciPy from mxnet."""
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> None:

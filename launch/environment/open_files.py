@@ -7,7 +7,7 @@ import contextlib
 import resource
 
 MIN_OPEN_FILES = 64
-"""Number of open files that a rank needs at least: pipes, record files, libraries, sockets."""
+"""Minimum number of open files for a rank: its pipes, record files, libraries and sockets."""
 FILES_PER_RANK = 16
 """Number of open files that horovodrun needs for each rank that it starts."""
 
@@ -37,6 +37,6 @@ def require_open_files(ranks: int = 0) -> None:
     needed = MIN_OPEN_FILES + FILES_PER_RANK * ranks
     if soft != resource.RLIM_INFINITY and soft < needed:
         raise OpenFilesError(
-            f"ulimit -n: the limit on open files must be at least {needed}, got {soft}; raise it "
-            f"with ulimit -n {needed}"
+            f"ulimit -n: the limit on open files must be at least {needed}, got {soft}; let an "
+            f"administrator raise the hard limit to {needed}"
         )

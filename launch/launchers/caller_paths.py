@@ -49,12 +49,15 @@ def resolve_arguments(arguments: Sequence[str], caller: Path, project: Path) -> 
 
 
 def _resolve_config(name: str, caller: Path) -> str:
-    """Return the absolute path of an existing file; other names may be files in configs/."""
+    """Return the absolute path of an existing file, or else ``name`` unchanged.
+
+    ``name`` may be the name of a file in configs/.
+    """
     return str(caller / name) if (caller / name).is_file() else name
 
 
 def _resolve_value(text: str, caller: Path) -> str:
-    """Return the text of a path or of a YAML list of paths, with absolute paths."""
+    """Return ``text``, which is a path or a YAML list of paths, with absolute paths."""
     if len(text) > MAX_VALUE_CHARACTERS:
         return text  # run_train.py will refuse the text
     try:

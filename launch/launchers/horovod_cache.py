@@ -19,7 +19,8 @@ def cache_options() -> list[str]:
     folder = home / FOLDER
     place = folder if folder.exists() else home
     usable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
-    # A process with the rights of root may write anywhere, except in /proc and the like.
+    # For root, os.access allows every folder, even in /proc, where no folder can be created.  So
+    # create the folder now.
     if usable and not folder.exists():
         try:
             folder.mkdir()

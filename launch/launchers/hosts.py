@@ -36,7 +36,7 @@ from launch.launchers.supervise import ROOT, TRAIN, HorovodrunReader, supervise
 _HOST = re.compile(r"^([A-Za-z0-9_][\w.-]*):([0-9]+)$", re.ASCII)
 
 STRICT_SSH = Path(__file__).with_name("strict_ssh")
-"""Folder with an ``ssh`` that checks host keys."""
+"""Folder with a program ``ssh`` that refuses hosts whose keys are not in known_hosts."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--ssh-strict-host-keys",
         action="store_true",
-        help="refuse hosts whose keys are not in known_hosts; horovodrun alone accepts any key",
+        help="refuse hosts whose keys are not in known_hosts (default: accept the key of any host)",
     )
     parser.add_argument(
         "--dry-run",
@@ -142,7 +142,7 @@ def limit_ranks(hosts: Sequence[Host], ranks: int | None) -> list[Host]:
     Raises
     ------
     UsageError
-        If the hosts have fewer slots than ranks.
+        If ``ranks`` is below 1, or above the number of slots of all hosts.
     """
     slots = sum(host.ranks for host in hosts)
     remaining = slots if ranks is None else ranks
@@ -171,8 +171,9 @@ def check_folder(folder: Path) -> None:
     """
     if not re.fullmatch(r"[\w/.+@%:,-]+", str(folder)):
         raise UsageError(
-            "launch.hosts: the path of the project must not contain spaces or quotes, "
-            f"got {str(folder)!r}; move the folder, because Horovod does not quote its path"
+            "launch.hosts: the path of the project may contain only letters, digits and the marks "
+            f"/._+@%:,- but no others, got {str(folder)!r}; move the project, because Horovod does "
+            "not quote its path"
         )
 
 

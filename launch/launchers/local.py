@@ -76,7 +76,10 @@ def build_command(ranks: int, arguments: Sequence[str]) -> list[str]:
 
 
 def build_environment(ranks: int) -> dict[str, str]:
-    """Return the environment variables of the ranks: OpenMP threads per rank, unbuffered output."""
+    """Return the environment variables of the ranks: those of this process and two defaults.
+
+    The defaults are the number of OpenMP threads per rank, and unbuffered output of Python.
+    """
     cores = len(os.sched_getaffinity(0))
     defaults = {"OMP_NUM_THREADS": str(max(1, cores // ranks)), "PYTHONUNBUFFERED": "1"}
     variables = shell_environment(os.environ)

@@ -26,8 +26,8 @@ def find_own_address(hosts: Sequence[str], interface: str | None = None) -> str:
     Raises
     ------
     UsageError
-        If there are several hosts but no route to any other host, or if the interface has no IPv4
-        address.
+        If there are several hosts but no route to any other host, or if ``interface`` does not
+        exist or has no IPv4 address.
     """
     if interface is not None:
         return find_address(interface)
@@ -39,7 +39,7 @@ def find_own_address(hosts: Sequence[str], interface: str | None = None) -> str:
         return LOOPBACK
     raise UsageError(
         f"launch: this host has no route to the other hosts, got {', '.join(hosts)}; "
-        "set --network-interface, such as eth0"
+        "name an interface with --network-interface, such as eth0"
     )
 
 
@@ -75,7 +75,7 @@ def find_interface(address: str) -> str:
             return name
     raise UsageError(
         f"launch: host {socket.gethostname()} has no route to the launcher, got {address!r}; "
-        "set --network-interface, such as eth0"
+        "name an interface with --network-interface, such as eth0"
     )
 
 

@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
             prog=f"python -m {module}",
             description=description,
             epilog="All other arguments are passed to run_train.py, whose --help lists them.",
-            allow_abbrev=False,  # run_train.py's options may be abbreviations of ours
+            allow_abbrev=False,  # options of run_train.py may be prefixes of ours
         )
         self.add_argument("--version", action=VersionAction)
         self._module = module
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def interface_name(text: str) -> str:
-    """Check the name of a network interface; the ``type`` of an argparse argument.
+    """Check the name of a network interface; for use as ``type`` of an argparse argument.
 
     Horovod inserts the name into shell commands without quotes.
     """
@@ -80,7 +80,7 @@ def interface_name(text: str) -> str:
 
 
 def port_number(text: str) -> int:
-    """Check the number of a TCP port; the ``type`` of an argparse argument."""
+    """Check the number of a TCP port; for use as ``type`` of an argparse argument."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536):
         raise argparse.ArgumentTypeError(f"must be a port from 1 to 65535, got {text!r}")
     return int(text)

@@ -17,7 +17,7 @@ from launch.launchers.options import UsageError, format_count
 CONFIG = "own.yaml"
 """Configuration in configs/ for own data, unless the user chooses another one."""
 PREFIX = "own-"
-"""Start of the run names of own data; no configuration in configs/ has such a name."""
+"""Prefix of the names of runs on own data; no name of a file in configs/ has this prefix."""
 
 
 def add_own_data(arguments: Sequence[str], data: str, caller: Path) -> tuple[list[str], str]:
@@ -79,7 +79,13 @@ def _chosen_config(arguments: Sequence[str]) -> str:
 
 
 def _purpose(name: str, caller: Path) -> str:
-    """Return the first comment line of a configuration, without its remark after the colon."""
+    """Return the comment on the first line of a configuration up to its colon, else ``name``.
+
+    Raises
+    ------
+    UsageError
+        If the configuration does not exist or cannot be read.
+    """
     try:
         path = caller / name if (caller / name).is_file() else find_config(name)
         with path.open(encoding="utf-8", errors="replace") as file:

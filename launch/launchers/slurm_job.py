@@ -152,7 +152,7 @@ def _split(text: str) -> list[str]:
 
 
 def _expand(part: str) -> list[str]:
-    """Expand the brackets of one entry of a node list to node names, such as ``gpu[1-2]``.
+    """Expand one entry of Slurm's node list, such as ``gpu[1-2]``, to node names.
 
     The function expands the first pair of brackets and calls itself for further pairs.
     """

@@ -65,7 +65,7 @@ class Reader:
 class HorovodrunReader(Reader):
     """Output filter for horovodrun: prints the lines of rank 0 and all errors without prefixes."""
 
-    stderr = subprocess.STDOUT  # one pipe for both: horovodrun's prefixes name the stream
+    stderr = subprocess.STDOUT  # stdout and stderr share a pipe: a prefix names the stream
 
     # On SIGTERM horovodrun waits 5 s and kills its ranks.  If horovodrun hangs, the launcher kills
     # horovodrun; the companion process of each rank then stops the rank within 3.5 s.
@@ -82,8 +82,9 @@ class HorovodrunReader(Reader):
         r"Traceback \(most recent|RuntimeError: Horovod detected|Process name: )"
     )
 
-    # The shell of a rank prints how a killed rank ended, and Horovod's thread prints that the
-    # connection is lost.  launch/ranks/roll_call.py names the missing rank.
+    # These lines are hidden, because launch/ranks/roll_call.py reports the missing rank more
+    # clearly.  The shell of a killed rank prints how the rank ended, and a thread of Horovod prints
+    # that the connection is lost.
     _noise = re.compile(
         r"^(Terminated|Killed|Aborted|Bus error|Segmentation fault)( \(core dumped\))?$|"
         r"^\[.*Horovod background loop uncaught exception: "
@@ -92,7 +93,7 @@ class HorovodrunReader(Reader):
     def __init__(self) -> None:
         super().__init__()
         self._codes: list[int] = []
-        self._held: tuple[str, str] | None = None  # rank, and text that lacks the signal
+        self._held: tuple[str, str] | None = None  # rank, and message without signal
 
     def read(self, line: str, stream: str) -> tuple[str, str] | None:
         if prefix := self._prefix.match(line):
@@ -163,7 +164,7 @@ class Screen:
 def supervise(command: Sequence[str], environment: Mapping[str, str], reader: Reader) -> int:
     """Run a command in the project folder and return the exit code of the ranks.
 
-    ``reader.stop`` is called on Ctrl-C, SIGTERM, SIGHUP (unless nohup ignores it), and when the
+    ``reader.stop`` is called on Ctrl-C, on SIGTERM, on SIGHUP (except under nohup), and when the
     program that reads the launcher's output closes the pipe.  After such a stop, the output of the
     command is still read to its end.  If the launcher is killed, the kernel sends SIGTERM to the
     command.

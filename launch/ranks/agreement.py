@@ -51,7 +51,7 @@ def exit_together(
     except RuntimeError as error:
         if not comm.has_lost(error):
             raise
-        # Horovod: no collective works any more, so the ranks agree without Horovod.
+        # Horovod: no collective works any more, so the ranks find the missing ones without Horovod.
         comm.name_lost_ranks(report)
         return 1
     # Horovod: the launcher kills all ranks when one exits with an error.  All ranks therefore wait
@@ -64,7 +64,8 @@ def exit_together(
 def exit_alone(error: NoConnection, report: Callable[[str], None] | None = None) -> int:
     """Print why this rank cannot connect to the other ranks; return the exit code.
 
-    ``report`` prints the error message; None stands for `print_error`.
+    Only local rank 0 of each host prints.  ``report`` prints the error message; None stands for
+    `print_error`.
     """
     # Horovod: the launcher kills all ranks when one exits with an error, so the other ranks wait
     # until local rank 0 has printed.  Local rank 0 prints on every host, because the error may

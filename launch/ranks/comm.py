@@ -95,7 +95,7 @@ class Comm:
         Parameters
         ----------
         rows
-            Array of any shape, equal on all ranks.
+            Array of any shape.  All ranks pass arrays of equal shape.
         key
             Name of the exchange, as for `gather_rows`.
         """
@@ -109,7 +109,7 @@ class Comm:
         """Raise NoLink if this device is a GPU whose NVIDIA driver Horovod cannot load."""
 
     def notice(self, ctx: mx.Context) -> str:
-        """Return a notice if ranks exchange arrays on this device through host memory, or ""."""
+        """Return a notice if ranks exchange arrays on this device through host memory; else ""."""
         return ""
 
     def has_lost(self, error: Exception) -> bool:
@@ -201,7 +201,7 @@ class HorovodComm(Comm):
         import horovod.mxnet as hvd
 
         # Operations in flight must have different names.  The host may submit two more steps before
-        # the device has finished the current step.
+        # the device has finished the current step, so eight names in turn are enough.
         name = f"{key}.{next(self._exchanges[key]) % 8}"
         with _exchangeable({name: rows}) as exchanged:
             hvd.allreduce_(exchanged[name], average=False, name=name)

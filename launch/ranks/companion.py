@@ -47,7 +47,7 @@ A rank sets the variable when it switches its own encoding to UTF-8."""
 POLL_S = 0.25
 """Seconds between two checks of the launcher."""
 STOP_S = 3.5
-"""Seconds from SIGTERM to SIGKILL.  With this value all ranks end within 5 s of their launcher."""
+"""Seconds from SIGTERM to SIGKILL.  With this value a rank ends within 5 s after its launcher."""
 FLUSH_TIMEOUT_S = 5.0
 """Seconds that a slow reader gets to read the last output of an ended rank."""
 MAX_PENDING_BYTES = 1 << 20
@@ -151,7 +151,7 @@ class Forwarder:
         self._thread.start()
 
     def put(self, data: bytes, last: bool = False) -> None:
-        """Queue data for the thread; drop it if more than MAX_PENDING_BYTES are pending."""
+        """Queue data for the thread; drop data that would exceed MAX_PENDING_BYTES in the queue."""
         if self._encoding:
             text = self._decoder.decode(data, final=last)
             data = text.encode(self._encoding, "backslashreplace").decode(self._encoding).encode()
@@ -231,8 +231,8 @@ class Companion:
         open_pipes = set(self._pipes)
         next_check = 0.0
         has_ended = False
-        # Both pipes may close before the control pipe: the kernel closes the files of a killed rank
-        # one after the other.
+        # Do not end when only the two output pipes have closed: the kernel closes the files of a
+        # killed rank one after the other, so the control pipe may close later.
         while not has_ended:
             ready = poll.poll(POLL_S * 1000)
             for descriptor, _ in ready:
@@ -250,7 +250,7 @@ class Companion:
             if time.monotonic() >= next_check:
                 next_check = time.monotonic() + POLL_S
                 self._check_launcher()
-                # The rank has ended, but children of the rank may hold the pipes open.
+                # Check the process too: children of an ended rank may hold the pipes open.
                 has_ended = has_ended or read_start_time(self._rank) != self._started
         status = self._exit_status.read()
         self._drain(open_pipes)  # Read the last output of the rank.

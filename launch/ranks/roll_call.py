@@ -3,8 +3,8 @@
 
 Horovod reports a lost connection with the same error on every remaining rank, and the error names
 no rank.  Each remaining rank therefore writes a key to Horovod's rendezvous server, which runs in
-the launcher.  The companion of a rank that has ended writes there how that rank ended.  A rank
-without a key is frozen, or its host is unreachable.
+the launcher.  If a rank has ended, its companion process (launch/ranks/companion.py) writes to the
+server how the rank ended.  A rank without a key is frozen, or its host is unreachable.
 
 The module uses the standard library only, because the companion runs without site-packages.
 """
@@ -25,16 +25,16 @@ REQUEST_TIMEOUT_S = 1.0
 ROLL_CALL_S = 3.0
 """Seconds that a rank waits for the keys of the others; horovodrun kills ranks after 5 s."""
 SILENCE_S = 30
-"""Seconds after which Gloo reports a rank that does not answer; Horovod 0.28 cannot change it."""
+"""Seconds after which Gloo reports a rank that does not answer; fixed in Horovod 0.28."""
 POLL_S = 0.05
 MAX_VALUE_BYTES = 200
 MAX_NAMED_RANKS = 4
 ENDED = "has ended before the other ranks"
-"""State of a rank that has exited; such a rank prints its own error message."""
+"""State of a rank that has exited without a signal; such a rank prints its own error message."""
 STATUSES_WITHOUT_MESSAGE = (0, *map(int, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)))
-"""Wait statuses of a rank that need no message: an exit, or the end by a stop signal."""
+"""Wait statuses of a rank that need no message: 0, or the end by a stop signal."""
 UNKNOWN_END = "was killed or crashed"
-"""State of a rank whose wait status nobody but its parent has seen."""
+"""State of a rank whose wait status only its parent process could read."""
 ADVICE = "the same command resumes the run from its last checkpoint"
 
 
@@ -44,7 +44,7 @@ class Board:
     Parameters
     ----------
     address, port
-        Address of Horovod's rendezvous server.
+        Address and port of Horovod's rendezvous server.
     """
 
     def __init__(self, address: str, port: int):
@@ -73,7 +73,7 @@ class Board:
 
 
 def find_board(environment: Mapping[str, str]) -> Board | None:
-    """Return the board of the launcher that started this rank; None without such a launcher."""
+    """Return the `Board` in the launcher; None for one rank, or without a rendezvous server."""
     address = environment.get("HOROVOD_GLOO_RENDEZVOUS_ADDR", "")
     port = environment.get("HOROVOD_GLOO_RENDEZVOUS_PORT", "")
     several = environment.get("HOROVOD_SIZE", "1") != "1"
@@ -124,7 +124,7 @@ class RollCall:
         return states, self.rank == min(remaining)
 
     def error_message(self, states: Mapping[int, str]) -> str:
-        """Return the error message about the ranks in ``states``, which have ended or froze."""
+        """Return the error message about the ranks in ``states``, which ended or do not answer."""
         if not states:
             return (
                 "launch: the ranks lost their connection to each other, although all are running; "
@@ -141,9 +141,10 @@ class RollCall:
         return f"{', '.join(named)}; {_hint(causes.values())}; {ADVICE}"
 
     def speak(self, is_speaker: bool, write: Callable[[], None]) -> None:
-        """Call ``write`` on the rank that speaks for all; the other ranks wait for its return.
+        """Call ``write`` if ``is_speaker``; on the other ranks, wait until ``write`` has returned.
 
-        No rank calls ``write`` if the companion of a killed rank has already named that rank.
+        No rank calls ``write`` if the companion process of a killed rank has already named that
+        rank.
         """
         if is_speaker:
             if claim_cause(self.board):
@@ -156,7 +157,10 @@ class RollCall:
 
 
 def claim_cause(board: Board) -> bool:
-    """Return True to the first caller of a run only: that process names the cause of the end."""
+    """Return True to the first process of a run that calls this function, else False.
+
+    The first process prints why the run has ended.
+    """
     if board.get("cause"):
         return False
     board.put("cause", "1")
@@ -169,7 +173,7 @@ def end_message(rank: str, state: str) -> str:
 
 
 def make_roll_call(rank: int, size: int) -> RollCall | None:
-    """Return the roll call of a rank that Horovod's rendezvous server started; else None."""
+    """Return the `RollCall` of a rank; None for one rank, or without a rendezvous server."""
     board = find_board(os.environ)
     return RollCall(board, rank, size) if board else None
 
@@ -177,7 +181,7 @@ def make_roll_call(rank: int, size: int) -> RollCall | None:
 def report_end(status: int | None, environment: Mapping[str, str]) -> str:
     """Report the end of a rank to the other ranks; return the message to print, or "".
 
-    The message is "" in three cases: the wait status is 0, because such a rank prints its own error
+    The message is "" in three cases: the wait status is 0, and such a rank has printed its own
     message; a stop signal ended the rank; or another process has already named the cause.
 
     Parameters
@@ -213,7 +217,7 @@ def describe_end(status: int | None) -> str:
 
 
 def wait_status(exit_code: int) -> int:
-    """Convert an exit code of a shell (128 + signal) or of subprocess (-signal) to a status."""
+    """Convert an exit code, of a shell (128 + signal) or Popen (-signal), to a wait status."""
     if exit_code < 0:
         return -exit_code
     return exit_code - 128 if exit_code > 128 else exit_code << 8

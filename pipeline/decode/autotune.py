@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 SAMPLE_IMAGES = 512
 # Number of images that the compiled decoder decodes as a trial on a machine without a GPU.
 PROBE_IMAGES = 64
-# The compiled decoder is chosen unless it fails on more than this fraction of the trial images.
+# Largest fraction of the trial images that the compiled decoder may be unable to decode.  If it
+# cannot decode a larger fraction, the decode mode is "cpu".
 MAX_FALLBACK_FRACTION = 0.5
 
 
@@ -59,7 +60,7 @@ def choose_decode_path(
     All ranks must call this function together, and all get the same result.  With GPUs all
     ranks time the same mode at the same time, because the ranks share CPU cores and the disk.
     Without a GPU no mode is timed: the result is "native" if the compiled decoder is available and
-    supports most of PROBE_IMAGES random images, else "cpu".
+    supports at least half of PROBE_IMAGES random images, else "cpu".
 
     ``gather`` is a blocking allgather that concatenates the arrays of all ranks.  ``seconds`` is
     the time for which each mode is measured.  ``permitted_bad_images`` has the same meaning as in
@@ -181,8 +182,7 @@ def measure(
 def warm_up(batches: Iterator[mx.nd.NDArray], batch_size: int) -> None:
     """Take and drop batches until the decoder has allocated all its memory.
 
-    The function drops as many batches as one timing takes, plus as many as the decoder's queue
-    holds.
+    The function drops as many batches as the sample has, plus as many as the decoder's queue holds.
     """
     for _ in range(_sample_steps(batch_size) + IN_FLIGHT_GROUPS * batches_per_group(batch_size)):
         next(batches)
@@ -191,11 +191,12 @@ def warm_up(batches: Iterator[mx.nd.NDArray], batch_size: int) -> None:
 def images_per_second(batches: Iterator[mx.nd.NDArray], batch_size: int, seconds: float) -> float:
     """Take batches for at least ``seconds`` seconds; return the measured images/s.
 
-    The decoder's queue is full at the start and at the end, so its batches do not affect the rate.
+    The decoder's queue is full at the start and at the end.  Therefore the decoder decodes as many
+    batches during the measurement as the function takes.
     """
     images, start, elapsed = 0, time.perf_counter(), 0.0
     while elapsed < seconds:
-        next(batches)  # Sync: returns when DALI has finished the batch and MXNet has its copy
+        next(batches)  # Sync: returns when the batch is decoded and is in an NDArray
         images += batch_size
         elapsed = time.perf_counter() - start
     return images / elapsed
@@ -212,8 +213,8 @@ def fastest_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)
     if not slowest.max() > 0:
         raise ValueError(
             "data.decode: 'auto' finds no mode that decodes a sample of the images on every rank, "
-            f"got 0 images/s for each of {', '.join(names)}; use data.decode=cpu, whose error "
-            "message names a damaged image"
+            f"got 0 images/s on at least one rank for each of {', '.join(names)}; use "
+            "data.decode=cpu, whose error message names the damaged image if there is one"
         )
     return names[int(slowest.argmax())]
 

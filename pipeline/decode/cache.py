@@ -66,7 +66,7 @@ class DecodedCache:
             memory = mapped.map_shared(file, total, path, "start the same run again")
         except OSError as error:
             raise CacheError(
-                f"data.decoded_cache_mib: {folder} has no space for the {-(-total // MIB)} MiB of "
+                f"data.decoded_cache_mib: {folder} cannot hold the {-(-total // MIB)} MiB of "
                 f"decoded images of {records.name}, got {error.strerror}; free memory in {folder}, "
                 "raise --shm-size of docker run, or set 0 to run without a cache"
             ) from None

@@ -205,7 +205,8 @@ class PipelineQueue:
     def feed_inputs(self, inputs: dict[str, Any]) -> None:
         """Add a batch: a dict from the name of each external source to its values.
 
-        The pipeline starts the batch as soon as fewer than ``depth`` batches are in flight.
+        The pipeline starts its first ``depth`` batches together.  It starts a later batch as soon
+        as fewer than ``depth`` batches are in flight.
         """
         for name, values in inputs.items():
             self._pipeline.feed_input(name, values)
@@ -290,7 +291,7 @@ class DecodeGraph(PipelineQueue):
 
         JPEG bytes are a list of B arrays, uint8 (n,), or one array, uint8 (B, S), with padding
         after each image.  Pixels are uint8 (B, H, W, 3).  Do not change the arrays before the batch
-        is released.  Without ``params`` the images are not augmented.
+        is released.  ``params`` may be None if the graph neither augments nor mirrors images.
         """
         inputs: dict[str, Any] = {"image": images}
         if params is not None:

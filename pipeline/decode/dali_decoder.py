@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.decode.dali import DecodeGraph
     from pipeline.sampling.bad_images import BadImages
 
-# Number of groups in DALI's queue.
+# Maximum number of groups of batches in DALI's queue.
 IN_FLIGHT_GROUPS = 2
 
 Images = Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]
@@ -63,10 +63,10 @@ class JpegBytes:
         """Return a group with the JPEG bytes of its images, and with bad images replaced."""
 
         def start(group: BatchGroup) -> Callable[[], Any]:
-            # Do not take a second buffer for a group: the ring has one buffer per group in flight.
+            # A retry takes no buffer, because the ring has only one buffer per group in flight.
             return partial(self._reader.gather, group.rows)
 
-        # Some bad images were found after the plans of the group were made.
+        # Replace the bad images that were found after the plans of the group were made.
         group = self._bad.replace_in(group)
         first = partial(self._reader.gather, group.rows, buffers)
         images, group = self._bad.retried(group, first, start, self._reader.check_files)
@@ -80,8 +80,8 @@ class JpegBytes:
 class DaliDecoder:
     """Decodes or augments images with DALI, and normalises them with ``normalizer`` or DALI.
 
-    With a ``normalizer``, ``finish`` of the graph must be "bytes".  If ``normalizer`` is None, DALI
-    normalises: ``finish`` must be "float", and each group must consist of one batch.
+    With a ``normalizer``, the graph must have ``finish="bytes"``.  If ``normalizer`` is None, DALI
+    normalises: the graph must have ``finish="float"``, and each group must consist of one batch.
     """
 
     images: ImageSource
@@ -118,7 +118,11 @@ class DaliDecoder:
         self._in_flight.append(group._replace(images=None))
 
     def _take(self) -> Any:
-        """Replace the bad images of all groups in flight, and return the images of the oldest."""
+        """Wait for the oldest group in flight; return its images as a DALI tensor.
+
+        If DALI finds a bad image, this method replaces the bad images of all groups in flight and
+        starts these groups again in a new graph.
+        """
         while True:
             assert self._graph is not None
             try:

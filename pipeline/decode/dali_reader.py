@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from pipeline.sampling.samplers import WindowSampler
 
 IN_FLIGHT_BATCHES = 2
-# The pipeline of the next epoch starts when this many images of the current epoch remain, so that
-# the shuffle buffer of the new pipeline is full before its first batch is needed.
+# The pipeline of the next epoch starts when about this many images of this rank's current epoch
+# remain, so that the shuffle buffer of the new pipeline is full before its first batch is needed.
 EARLY_IMAGES = 2048
 
 
@@ -59,12 +59,13 @@ def read_pipeline(reader_options: dict[str, Any], decode: str, augmentation: Aug
 class DaliReaderDecoder:
     """Decodes batches of images that DALI reads itself, with one DALI pipeline per epoch.
 
-    This decoder supports only record sets of one .rec file: DALI's reader treats several files as
-    one stream, and loses its position at a file that begins with an image.
+    This decoder supports only record sets of one .rec file.  DALI's reader treats several files as
+    one stream, and loses its position at a file whose first record holds an image.
 
     The sampler computes the shard, the seed and the order of DALI's reader.  ``reader`` reads the
-    same records by row, to check them and to find a damaged image.  The decoder writes an .idx that
-    lists only the images to ``index_folder``.  ``make_decoder`` documents the other parameters.
+    same records by row, to check them and to find a damaged image.  In ``index_folder`` the decoder
+    writes an .idx that lists only the records with images.  ``make_decoder`` documents the other
+    parameters.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class DaliReaderDecoder:
     ) -> Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]:
         """Yield (images, plan) for each plan, as ``Decoder`` documents.
 
-        The first plan must be that of an epoch's first batch.
+        The first plan must belong to the first batch of an epoch.
         """
         records, batch_size = self._reader.records, self._sampler.batch_size
         index = image_index(records, self._index_folder)
@@ -119,7 +120,7 @@ class DaliReaderDecoder:
         self._upright_graph = None
 
     def _start(self, epoch: int, index: Path, depth: int) -> PipelineQueue:
-        """Create the pipeline of an epoch; return its queue, from which no batch was taken yet."""
+        """Create the pipeline of an epoch; return its queue, into which no batch was fed yet."""
         sampler = self._sampler
         reader_options = {
             "path": [str(self._rec)],
@@ -129,7 +130,7 @@ class DaliReaderDecoder:
             "random_shuffle": sampler.window > 1,
             "initial_fill": sampler.window,
             "seed": sampler.reader_seed(epoch),  # the sampler computes the order from this seed
-            "tensor_init_bytes": 1,  # DALI copies no record, so it needs no buffers for records
+            "tensor_init_bytes": 1,  # with mmap DALI copies no record, so it needs no buffers
             "dont_use_mmap": not self._reader.is_guarded,
         }
         pipeline = read_pipeline(

@@ -54,7 +54,8 @@ GROUP_IMAGES = 512
 # Minimum number of images that the compiled decoder has in flight.
 MIN_IN_FLIGHT_IMAGES = 256
 # Maximum number of batches that the compiled decoder has in flight.  The number is limited because
-# each batch takes at least two huge pages.  This limit has priority over MIN_IN_FLIGHT_IMAGES.
+# even a small batch takes at least two huge pages of memory.  This limit has priority over
+# MIN_IN_FLIGHT_IMAGES.
 MAX_IN_FLIGHT_BATCHES = 16
 
 WINDOW_CANNOT_SKIP = (
@@ -82,7 +83,7 @@ class Decoder(Protocol):
         """Yield (images, plan) for each plan; the images are a new float32 (B, 3, H, W) NDArray.
 
         Raises RecordError if a record cannot be read, if an image cannot be decoded, or if an image
-        has not the image size of the record set.
+        does not have the image size of the record set.
         """
 
     def close(self) -> None:

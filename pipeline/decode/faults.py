@@ -28,7 +28,7 @@ def take_tensor(reader: RecordReader, graph: PipelineQueue, in_flight: Sequence[
     Raises
     ------
     RecordError
-        If an image cannot be decoded or has not the image size of the record set.
+        If an image cannot be decoded or does not have the image size of the record set.
     GraphError
         If the pipeline fails although the CPU can decode all images in flight.
     """
@@ -44,9 +44,8 @@ def check_output(
 ) -> Any:
     """Return the images of a finished batch as a dense DALI tensor, or raise an error.
 
-    The errors are those of ``take_tensor``.
-
-    ``output`` is what ``graph.take()`` returned, or the RuntimeError that it raised.
+    The errors are those of ``take_tensor``.  ``output`` is what ``graph.take()`` returned, or the
+    RuntimeError that it raised.
     """
     records, error = reader.records, output if isinstance(output, RuntimeError) else None
     if error is None and output.is_dense_tensor():
@@ -56,7 +55,8 @@ def check_output(
             return tensor
     rows = np.concatenate(in_flight)
     found = find_faulty_image(list(reader.gather(rows)), records.image_size)
-    # A truncated file reads as zeros, which look like a damaged image: report the file first.
+    # If a file was truncated, its missing bytes read as zeros, which look like a damaged image.  So
+    # report a truncated file before a damaged image.
     reader.check_files()
     if found is not None:
         index, what = found

@@ -31,7 +31,7 @@ class JpegFallbackDecoder:
 
     ``start_pixels`` and ``start_planes`` start the work and return a function.  That function waits
     for the result and returns the result.  It raises RecordError if an image cannot be decoded or
-    has not the image size of the record set.
+    does not have the image size of the record set.
 
     ``max_images`` is the maximum number of images per call.  ``kernels`` are the compiled
     functions; if they are None, DALI decodes all images.
@@ -70,7 +70,8 @@ class JpegFallbackDecoder:
             remaining = self._wait(rows, decoding)
             if len(remaining):
                 out[remaining] = self._decode_with_dali(rows[remaining])
-            # A truncated file reads as zeros, and pixels decoded from zeros must not be cached.
+            # If a file was truncated, its missing bytes read as zeros.  Pixels decoded from these
+            # zeros must not get into the cache.
             self.reader.check_files()
             return out
 
@@ -150,7 +151,8 @@ class JpegFallbackDecoder:
             size, threads = self._max_images, self._threads
             self._graph = DecodeGraph(size, "cpu", threads, 1, device_id=None, **options)
         images = self.reader.gather(rows, self._buffers)
-        # After an error DALI cannot use the graph any more: the next call makes another graph.
+        # After an error DALI cannot use the graph any more.  So ``self._graph`` is None until the
+        # call succeeds, and after an error the next call makes another graph.
         graph, self._graph = self._graph, None
         graph.feed(images, None)
         pixels = np.array(take_tensor(self.reader, graph, [rows]))

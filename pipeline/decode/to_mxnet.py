@@ -63,7 +63,7 @@ def labels_to_ndarray(labels: np.ndarray, ctx: mx.Context) -> mx.nd.NDArray:
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Mirrors and normalises pixels on the CPU and writes them as planes, in one pass."""
+    """Mirrors and normalises pixels on the CPU and writes them as CHW planes, in one pass."""
 
     kernels: LoaderKernels
     image_size: tuple[int, int]  # (H, W) in pixels

@@ -3,8 +3,8 @@
 
 Checkpoints store the record as JSON: ``num_classes``; ``sets``, one fingerprint per record set; and
 ``runs``, rows [first class, set index, first label, count].  A row says that ``count`` consecutive
-classes have consecutive labels in the set with that index.  The index is SHARED if a label means
-the same person in every set.
+classes have consecutive labels in the set with that index.  The index is SHARED (-1) if a label
+means the same person in every set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_SAMPLED_OFFSETS = 1 << 16
 
 
 def fingerprint(labels: np.ndarray, offsets: np.ndarray) -> str:
-    """Return a text that identifies a record set by its labels and its record lengths.
+    """Return a text that identifies a record set by its labels and the offsets of its records.
 
     Sets with equal numbers of images per person have equal labels.  The offsets distinguish such
     sets, because the lengths of their JPEG files differ.

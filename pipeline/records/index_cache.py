@@ -30,7 +30,7 @@ _PIECE_BYTES = 1 << 20
 
 
 def narrow(numbers: np.ndarray) -> np.ndarray:
-    """Convert numbers to int32, to halve their memory, unless a value would change."""
+    """Return numbers as int32 to halve their memory, or unchanged if int32 cannot hold a value."""
     with np.errstate(invalid="ignore"):
         small = numbers.astype(np.int32)
     return small if (small == numbers).all() else numbers
@@ -41,7 +41,7 @@ class DamagedIndex(ValueError):
 
 
 class _Checksummed:
-    """File that is written, with the CRC-32 of the bytes written so far."""
+    """Writable file that computes the CRC-32 of the bytes written so far."""
 
     def __init__(self, file: IO[bytes]):
         self._file, self.crc = file, 0
@@ -79,7 +79,7 @@ def load_columns(path: Path, count: int) -> list[np.ndarray]:
     data = mapped.map_file(path, "rerun the command, which writes the file again")
     stored = int.from_bytes(data[-_CRC_BYTES:].tobytes(), "little")
     if zlib.crc32(data[:-_CRC_BYTES].data) != stored:
-        raise DamagedIndex(f"{path}: has changed, got another checksum; remove the file")
+        raise DamagedIndex(f"{path}: is damaged, got a wrong checksum; remove the file")
     with path.open("rb") as file:
         for _ in range(count):
             np.lib.format.read_magic(file)

@@ -2,8 +2,9 @@
 """Read memory-mapped files that may become shorter while they are read.
 
 A thread that touches a mapped page beyond the end of the file gets SIGBUS.  With the compiled
-library such a page reads as zeros (``ops.guard``); call ``check_file`` before you use the bytes.
-Without the library, ``copy_pieces`` reads with a system call, which returns an error instead.
+library such a page reads as zeros (``ops.guard``).  So call ``check_file`` after you have read
+bytes, and before you use them.  Without the library, ``copy_pieces`` reads with a system call,
+which returns an error instead.
 """
 
 from __future__ import annotations
@@ -122,8 +123,9 @@ def is_guarded(data: np.ndarray) -> bool:
 def check_file(data: np.ndarray) -> None:
     """Raise RecordError if the mapped file of an array became shorter or cannot be read.
 
-    Missing pages read as zeros, so call this function before you use bytes of the array or report
-    an error in these bytes.  The check takes at most two system calls.
+    Missing pages read as zeros.  So call this function after you have read bytes of the array, and
+    before you use these bytes or report an error in them.  The check takes at most two system
+    calls.
     """
     mapped = _find_map(data)
     if mapped is not None:

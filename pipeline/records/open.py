@@ -65,8 +65,8 @@ class _Index(NamedTuple):
     keys: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
-    # Keys: "notices", sentences for the log; "people", number of people in the header record, or 0;
-    # "present", number of people with images.
+    # Entries: "notices", sentences for the log; "people", number of people in the header record, or
+    # 0 without such a record; "present", number of people with images.
     facts: dict[str, Any]
 
 

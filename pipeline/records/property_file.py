@@ -43,9 +43,9 @@ class Property(NamedTuple):
 def read_property(path: Path) -> Property:
     """Read the number of classes and the image size from the first non-blank line of the file.
 
-    A byte order mark, spaces and further lines are ignored.  Raises RecordError unless the line
-    holds three whole numbers above 0.  If the file does not exist, the result is an empty
-    ``Property``.
+    A byte order mark, spaces and further lines are ignored.  Raises RecordError if the line does
+    not consist of three whole numbers above 0, or if a number is too large.  If the file does not
+    exist, the result is an empty ``Property``.
     """
     try:
         with open_regular(path) as file:
@@ -70,7 +70,7 @@ def read_property(path: Path) -> Property:
 
 
 def measure(records: RecordSet) -> tuple[int, int]:
-    """Return (height, width) in pixels of a set's first good image, for sets without property file.
+    """Return (height, width) in pixels of the first good image of a set without a property file.
 
     Only the first MEASURED_IMAGES images are tried.  Raise RecordError if all of them are bad.
     """

@@ -57,9 +57,9 @@ class RecordReader:
         columns = (records.keys, records.offsets, records.labels, records.file)
         self.files = mapped.mapped_files([*self.maps, *columns])
         """Bytes of each mapped file, uint8 (n,): the .rec files and the cached index."""
-        # Total size and number of the images read so far.  The initial values stand for one image
-        # of the size of the files divided by the number of records in the set.  This estimate is
-        # too large if the set omits records of the files.
+        # Total size and number of the images read so far.  The initial values stand for one image.
+        # Its size is estimated as the total size of the files, divided by the number of images in
+        # the set.  This estimate is too large if the set omits records of the files.
         self._bytes, self._count = sum(data.size for data in self.maps) // len(records), 1
 
     @property
@@ -88,7 +88,7 @@ class RecordReader:
 
         If the maps are guarded (``pipeline.records.mapped``), most arrays of the list are views of
         the maps, and the kernel reads the file only when the bytes are used.  Call ``check_files``
-        after you have used them.
+        after you have decoded or copied the bytes, and before you use the result.
 
         Raises
         ------

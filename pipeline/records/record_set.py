@@ -63,7 +63,8 @@ class RecordSet:
     origins: np.ndarray | None = None
     # For each file, a text that identifies the file's labels and images (class_record.py).
     fingerprints: tuple[str, ...] = ()
-    notices: tuple[str, ...] = ()  # sentences for the log about records that the set leaves out
+    # Sentences for the log, for example about records that the set leaves out.
+    notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)

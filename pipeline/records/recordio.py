@@ -3,12 +3,12 @@
 
 A record file is a sequence of dmlc RecordIO frames:
 
-    u32 magic | u32 cflag << 29 | length | payload | zeros up to a multiple of 4
+    u32 magic, u32 (cflag << 29) + length, payload, zeros up to a multiple of 4 bytes
 
 A payload is an image header, followed by the JPEG.  If ``flag`` is above 0, ``flag`` labels follow
 the header, and the first of them replaces the label in the header:
 
-    u32 flag | f32 label | u64 id | u64 id2 | flag times f32 label
+    u32 flag, f32 label, u64 id, u64 id2, flag times f32 label
 
 If a payload contains the magic number at a multiple of 4 bytes, the record is split there into
 several frames, which do not contain that magic number.
@@ -200,7 +200,7 @@ def _parse_fast(text: bytes) -> np.ndarray | None:
     if b"\0" in text[text.rfind(b"\n", 0, -1) + 1 :]:  # NumPy stops parsing at a zero byte
         return None
     # Refuse large numbers, because NumPy replaces numbers above the largest int64 by that int64.
-    # Also refuse offsets that are not multiples of 4.
+    # Also refuse offsets that are not multiples of 4, because no record begins at such an offset.
     if (
         not 0 <= np.bitwise_or.reduce(table) < _LARGE_NUMBER
         or np.bitwise_or.reduce(table[1::2]) & 3

@@ -91,7 +91,7 @@ def copy_records(
 def _locked(
     folder: Path, text: str, say: Callable[[str], None], announces_wait: bool
 ) -> Iterator[None]:
-    """Lock a folder against the other processes of this host."""
+    """Lock a folder against the other processes of this host; wait while one of them holds it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -122,7 +122,7 @@ class _Copy:
             if manifest is None or self._damaged(manifest):
                 raise
             problem = str(error).partition("; ")[0]
-            self._notices.append(f"{problem}; uses the copy of {manifest['copied']}")
+            self._notices.append(f"{problem}; the copy of {manifest['copied']} is used")
             return self._result(manifest)
         versions = _versions(files)
         if manifest is not None:
@@ -130,9 +130,14 @@ class _Copy:
                 damaged = self._damaged(manifest)
                 if not damaged:
                     return self._result(manifest)
-                self._note(f"the local copies of {', '.join(damaged)} have changed; copied again")
+                self._note(
+                    f"the local copies of {', '.join(damaged)} have changed, so the set was copied "
+                    "again"
+                )
             else:
-                self._note(f"the files have changed since {manifest['copied']}; copied again")
+                self._note(
+                    f"the files have changed since {manifest['copied']}, so they were copied again"
+                )
         self._prepare(versions)
         hashes = self._copy_all(remote, files)
         if _versions(remote.find()) != versions:
@@ -208,7 +213,7 @@ class _Copy:
                 f"{free / _GB:.1f} GB of free disk space; free disk space or choose another folder "
                 "with data.remote_cache"
             )
-        resumes = f", of which {(total - needed) / _GB:.1f} GB exist" if needed < total else ""
+        resumes = f", of which {(total - needed) / _GB:.1f} GB are here" if needed < total else ""
         self._say(f"copying {self._shown} to {self._folder}: {total / _GB:.1f} GB{resumes}")
         return {name: self._copy_file(remote, file) for name, file in files.items()}
 
@@ -264,7 +269,10 @@ class _Copy:
 
 
 def _is_record(found: Any, with_hashes: bool) -> bool:
-    """Return whether parsed JSON is a record of files that this module wrote."""
+    """Return whether parsed JSON is a manifest or a progress file, as this module writes them.
+
+    ``with_hashes`` is True for a manifest.
+    """
     if not (isinstance(found, dict) and found.get("format") == _FORMAT):
         return False
     files, types = found.get("files"), {"size": int, "version": str}
@@ -304,7 +312,7 @@ def _pieces(remote: RemoteSet, file: RemoteFile, start: int) -> Iterator[bytes]:
 
 
 def hash_file(path: Path) -> Any:
-    """Return the SHA-256 object of a file's bytes."""
+    """Return a hashlib object with the SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_HASH_PIECE_BYTES):

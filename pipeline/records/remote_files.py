@@ -48,7 +48,7 @@ class RemoteFile:
     version: str
     """Text that changes if the file changes."""
     md5: str
-    """MD5 in base64 as Google's storage states it; "" if unknown."""
+    """MD5 in base64, which Google Cloud Storage states; "" for other storage."""
     has_parts: bool = True
     """Whether the file system answers requests for parts of the file."""
 
@@ -144,8 +144,8 @@ class RemoteSet:
         if len(piece) != end - start:
             raise Unreachable(
                 f"{self._shown}: {file.name} cannot be read in pieces, got {len(piece)} bytes for "
-                f"a request of {end - start} bytes at {start}; rerun the command, which resumes "
-                "the copy, or copy the set by hand"
+                f"a request of {end - start} bytes at offset {start}; rerun the command, which "
+                "resumes the copy, or copy the set by hand"
             )
         return piece
 

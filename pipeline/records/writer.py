@@ -75,7 +75,9 @@ def write_record_set(
         If the folder cannot be written.
     """
     if num_classes < 1:
-        raise ValueError(f"num_classes: must be at least 1, got {num_classes}; count the classes")
+        raise ValueError(
+            f"num_classes: must be at least 1, got {num_classes}; give the number of people"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in (f"{name}.rec", f"{name}.idx", "property")]
@@ -93,8 +95,8 @@ def write_record_set(
             id_start = count + 1
             if id_start + num_classes > MAX_KEYS:
                 raise ValueError(
-                    f"{folder}: a header record holds at most {MAX_KEYS} keys, got "
-                    f"{id_start + num_classes}; write with header=False"
+                    f"{folder}: a set with a header record has at most {MAX_KEYS} keys, got "
+                    f"{id_start + num_classes}; write the set with header=False"
                 )
             for person, (first, end) in enumerate(ranges):
                 append(id_start + person, [first, end])

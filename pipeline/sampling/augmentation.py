@@ -4,9 +4,10 @@
 Mirror, JPEG compression, colour jitter and cut-out follow InsightFace.  Shift and grey are
 additions for small training sets.
 
-Each random parameter is a function of (seed, epoch, image id).  So every loader, reader, number of
-ranks and resumed run gives an image the same augmentation.  The decoders apply JPEG compression,
-colours, shift, cut-out and mirror in this order, between decoding and normalisation.
+Each random parameter is a function of (seed, epoch, image id).  So an image gets the same
+augmentation from every loader and reader, with any number of ranks, and in a resumed run.  The
+decoders apply JPEG compression, colours, shift, cut-out and mirror in this order, between decoding
+and normalisation.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ _DOWN, _RIGHT, _GREY = range(9, 12)
 class Augmentation:
     """Settings of the random augmentation of the images.
 
-    A fraction of the images is the probability that an image is changed.
+    Where a setting is a fraction of the images, each image is changed with that probability.
     """
 
     mirror: bool = True  # whether half of the images are mirrored left to right
-    color_jitter: float = 0.0  # largest relative change of brightness, of contrast, of saturation
+    # Largest relative change of the brightness, the contrast and the saturation, each.
+    color_jitter: float = 0.0
     jpeg_quality: tuple[int, int] | None = None  # quality range (1..100) of a recompression
     jpeg_probability: float = 0.5  # fraction of the images that are compressed again
     cut_out: int = 0  # side in pixels of a grey square that covers part of the image

@@ -21,7 +21,7 @@ Work = TypeVar("Work", BatchPlan, BatchGroup)
 
 
 class BadImages:
-    """Bad images that this rank has found, and the rule by which others replace them in batches.
+    """Bad images that this rank has found, and the rule for replacing them in batches.
 
     A bad image is replaced by another image of its batch: by the next good image of the same class
     or, if there is none, by the next good image.  After the last image of the batch the search
@@ -34,7 +34,7 @@ class BadImages:
     records
         The record set.
     permitted
-        Number of images that may be bad (`permitted_images`).  None: no image may be bad.
+        Number of images that may be bad (see `permitted_images`).  None: no image may be bad.
     """
 
     def __init__(self, records: RecordSet, permitted: int | None = None):
@@ -54,7 +54,7 @@ class BadImages:
         """
         if self._permitted is None:
             raise error
-        if error.row in self._problems:  # recorded since this batch was planned
+        if error.row in self._problems:  # recorded after this batch was planned
             return
         self._problems[error.row] = error.problem
         self._rows = np.array(sorted(self._problems))
@@ -95,7 +95,7 @@ class BadImages:
         )
 
     def knows(self, row: int) -> bool:
-        """Return whether the image of a row was added."""
+        """Return whether the image of a row is already recorded as bad."""
         return row in self._problems
 
     def retried(
@@ -132,9 +132,10 @@ class BadImages:
             finish = start(work)
 
     def replace_all(self, works: Sequence[Work], error: ImageError) -> list[Work]:
-        """Replace the known bad images of plans or groups, after the image of ``error`` was added.
+        """Replace the known bad images of plans or groups; return the new plans or groups.
 
-        Raise ``error`` if nothing changes, because a decoder would then retry forever.
+        Call ``add(error)`` before this method.  The method raises ``error`` if nothing changes,
+        because a decoder would then retry forever.
         """
         replaced: list[Any] = []
         for work in works:
@@ -152,9 +153,10 @@ class BadImages:
 
 
 def replacements(is_bad: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return for each place of a batch the place of the image to use there, int64 (B,).
+    """Return for each place of a batch the place of the image that belongs there, int64 (B,).
 
-    ``is_bad`` is bool (B,) with at least one False, and ``labels`` are the classes (B,).
+    A good image keeps its place.  ``is_bad`` is bool (B,) with at least one False, and ``labels``
+    are the classes (B,).
     """
     places, count = np.arange(len(is_bad)), len(is_bad)
     for place in np.flatnonzero(is_bad):

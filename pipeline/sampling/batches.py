@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans of batches: the rows of a batch and the augmentation of its images; groups of plans."""
+"""Plans of batches, and groups of plans.
+
+A plan states which images a batch has, as rows of the record set, and how each image is augmented.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +66,10 @@ def epoch_images(records: RecordSet, batch_size: int, size: int, images_per_pers
 
     Parameters
     ----------
-    batch_size, size
-        Number of images per rank and step, and number of ranks.
+    batch_size
+        Number of images per rank and step.
+    size
+        Number of ranks.
     images_per_person
         Number of images in a group of images of one person.  An epoch has one group of every
         person.  0: no groups; an epoch has every image once.

@@ -16,12 +16,13 @@ import numpy as np
 
 CELL_IMAGES = 1 << 16  # number of images shuffled at a time, whose indices fit into the CPU cache
 CHUNK_IMAGES = 1 << 17  # number of images processed at a time, to keep temporary arrays small
-# Stream of ``uniform`` that shuffles the images of a person.  Augmentation uses streams 0..11.
+# Number of the random stream (argument ``stream`` of ``uniform``) that shuffles the images of a
+# person.  The augmentation uses the streams 0 to 11.
 PERSON_STREAM = 1 << 16
 
 
 class Position(NamedTuple):
-    """Position in the data: the number of images of ``epoch`` that all ranks together have used."""
+    """Position in the data: an epoch, and how many of its images all ranks together have used."""
 
     epoch: int = 0
     consumed: int = 0
@@ -63,7 +64,7 @@ def block_order(num_images: int, seed: int, epoch: int, block: int, window: int)
     """Return an epoch's order for disks with slow seeks: a permutation, int32 or int64 (N,).
 
     Blocks of ``block`` consecutive images come in random order.  Then each run of ``window`` images
-    in that sequence is shuffled, so that the shuffle moves an image by less than ``window`` places.
+    in that sequence is shuffled, which moves an image by less than ``window`` places.
     """
     order = np.empty(num_images, dtype=_index_dtype(num_images))
     firsts, _ = shuffled_blocks(num_images, seed, epoch, block)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers, one per reader: choose the rows of each batch of a rank and the rows to read ahead."""
+"""Samplers, which choose the images of each batch of a rank and the images to read ahead.
+
+``make_sampler`` returns the sampler for the value of ``data.reader``.  A sampler returns images as
+rows, the indices of the images in the record set.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ READERS = ("random", "blocks", "window")
 READ_AHEAD_IMAGES = 1024  # smallest number of images that the window sampler reads ahead at a time
 _SMALL_WINDOW_IMAGES = 16_384
 NORMAL_RECORD_BYTES = 1 << 20
-# Largest total size of the records above NORMAL_RECORD_BYTES in DALI's shuffle buffer.
+# Largest total size of those records in DALI's shuffle buffer that exceed NORMAL_RECORD_BYTES.
 MAX_GAP_BYTES = 1 << 26
 
 Upcoming = Callable[[np.ndarray, Position], np.ndarray]
@@ -41,9 +45,10 @@ class Sampler(Protocol):
         """Return the position at which reading starts if a run resumes at ``position``."""
 
     def batches(self, start: Position) -> Iterator[tuple[np.ndarray, Position]]:
-        """Yield batches from ``start`` on without end, as pairs (rows, position after the batch).
+        """Yield an endless sequence of batches as pairs (rows, position after the batch).
 
-        ``start`` is a position that the method ``start`` has returned.  The rows are int64 (B,).
+        The first batch begins at ``start``, a position that the method ``start`` has returned.  The
+        rows are int64 (B,).
         """
 
     def upcoming(self, start: Position) -> Upcoming:
@@ -179,13 +184,13 @@ class BlockSampler(RandomSampler):
 class WindowSampler:
     """Sampler with the order of DALI's ``fn.readers.mxnet``, which shuffles a shard of one file.
 
-    ``window`` is the size of DALI's shuffle buffer in images.  In each epoch a rank reads a
-    different shard.
-    Shard and seed depend only on the epoch, so an epoch that restarts has the same order.
-    ``order_of`` is ``window_order``, either in Python or compiled (ops.feed).
+    ``window`` is the size of DALI's shuffle buffer in images.  After each epoch a rank changes to
+    the next shard and to another seed.  For a rank, shard and seed depend only on the epoch, so an
+    epoch that restarts has the same order.  ``order_of`` is ``window_order``, either in Python or
+    compiled (ops.feed).
 
     The constructor refuses record sets of several files, because DALI's reader treats several files
-    as one stream and fails if a file begins with an image.
+    as one stream and fails at a file whose first record holds an image.
     """
 
     def __init__(
@@ -205,7 +210,7 @@ class WindowSampler:
                 "with `python -m tools.data shuffle`, or use data.reader=random"
             )
         self.batch_size, self.share = batch_size, share
-        # DALI reserves memory for the complete buffer, also if the set has fewer images.
+        # DALI reserves memory for the complete buffer, even if the set has fewer images.
         self.window = min(window, max(self.images_per_epoch, _SMALL_WINDOW_IMAGES))
         self._records, self._seed, self._order_of = records, seed, order_of
         self._file_order = records.file_order()
@@ -228,7 +233,7 @@ class WindowSampler:
                 yield self.rows(first + places), Position(epoch, (step + 1) * step_images)
 
     def upcoming(self, start: Position) -> Upcoming:
-        """Return a function that returns the rows which enter the shuffle buffer next.
+        """Return a function that returns the rows that enter DALI's shuffle buffer next.
 
         Each row is returned once, in file order.  A call returns either no rows or at least
         READ_AHEAD_IMAGES rows; only the last rows of the shard may be fewer.
@@ -251,7 +256,10 @@ class WindowSampler:
         return next_records
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the order of an epoch's full batches, int32: indices into the shard."""
+        """Return the order in which the full batches of an epoch use the shard.
+
+        The result holds indices into the shard, int32 (n,).
+        """
         steps = self.images_per_epoch // self.share.global_batch_size(self.batch_size)
         return self._order_of(
             len(self.places(epoch)), steps * self.batch_size, self.window, self.reader_seed(epoch)
@@ -280,10 +288,10 @@ class WindowSampler:
     def has_gaps(self) -> bool:
         """Return whether DALI's reader would use too much memory for bytes between the records.
 
-        For DALI a record ends at the next offset of its index, or at the end of the file.  If the
+        For DALI a record ends at the next offset of the index, or at the end of the file.  If the
         .idx or data.images_filter leaves records out, DALI reads them as a part of the record
-        before them.  If its shuffle buffer is large, DALI's reader copies the records to memory,
-        including these bytes.
+        before them.  DALI's reader may copy all records of its shuffle buffer to memory, including
+        these bytes.
         """
         images = self.images_per_epoch
         large = [np.empty(0, np.int64)]

@@ -18,8 +18,10 @@ def window_order(count: int, taken: int, window: int, seed: int) -> np.ndarray:
 
     Parameters
     ----------
-    count, taken
-        Number of records in the shard, and number of records to read from it.
+    count
+        Number of records in the shard.
+    taken
+        Number of records to read from the shard.
     window, seed
         Arguments ``initial_fill`` and ``seed`` of the reader.  A window of 1 does not shuffle.
 
@@ -47,7 +49,7 @@ def _seed_engine(seed: int) -> int:
     """Return the state of std::minstd_rand0 after seeding with std::seed_seq({seed}).
 
     The state is the last of the 4 words that the seed sequence generates ([rand.util.seedseq] of
-    the C++ standard), modulo _MODULUS.
+    the C++ standard), modulo _MODULUS, or 1 if the result is 0.
     """
     seed %= _WORD
     words = [0x8B8B8B8B] * 4

@@ -201,7 +201,7 @@ def test_a_weight_that_does_not_fit_is_named(begin, monkeypatch, source, tmp_pat
     problem = {
         "missing": "'last.act.alpha' must have shape (64,), got no such weight;",
         "reshaped": "'last.act.alpha' must have shape (64,), got shape (63,);",
-        "foreign": "'extra' is no weight of it, got shape (64,);",
+        "foreign": "'extra' is not in the net, got shape (64,);",
     }[change]
     assert (
         f": does not fit net.name=mobilefacenet net.width=0.125 net.embedding_size=16: {problem}"

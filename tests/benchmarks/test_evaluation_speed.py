@@ -70,4 +70,6 @@ def test_a_size_below_one_is_one_sentence():
         [sys.executable, str(SCRIPT), "--pairs=0"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr == ("evaluation_speed: --pairs: must be 1 or more, got 0; omit the option\n")
+    assert done.stderr == (
+        "evaluation_speed: --pairs: must be 1 or more, got 0; omit the option to use its default\n"
+    )

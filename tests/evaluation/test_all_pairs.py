@@ -44,5 +44,5 @@ def test_pairs_of_both_kinds_are_needed(people):
 
 def test_more_scores_than_fit_into_memory_are_refused(monkeypatch):
     monkeypatch.setattr(all_pairs, "MAX_SCORES", 3)
-    with pytest.raises(AllPairsError, match="at most 3 scores can be kept, got 10 genuine pairs"):
+    with pytest.raises(AllPairsError, match="impostor scores can be kept, got 10 genuine scores"):
         evaluate_all_pairs(unit(6), np.array([0, 0, 0, 0, 0, 1]), [0.1])

@@ -55,7 +55,7 @@ def test_verify_prints_tables_and_writes_files(sets, checkpoint, tmp_path, capsy
     assert one["roc"][0]["tar"] is None and one["roc"][0]["negatives"] == 6
     assert two["at_thresholds_of"]["set"] == "two"
     assert list(one["at_thresholds_of"]["errors"]) == ["best accuracy"]
-    assert "Errors at the thresholds that two fixes" in files["markdown"].read_text()
+    assert "Errors at the thresholds selected on two" in files["markdown"].read_text()
     assert files["latex"].read_text().count(r"\begin{tabular}") == 3
     scores = read_scores(files["scores"])
     assert {name: len(found.cosines) for name, found in scores.items()} == {"one": 12, "two": 15}

@@ -49,7 +49,7 @@ def test_folders_pipes_missing_and_huge_files_are_refused_before_they_are_opened
             list(read_lines(tmp_path / name))
     (tmp_path / "list").write_text("12345")
     monkeypatch.setattr(text_lists, "MAX_FILE_BYTES", 4)
-    with pytest.raises(ListError, match="must have at most 4 bytes, got 5; split the list"):
+    with pytest.raises(ListError, match="must have at most 4 bytes, got 5; name a shorter list"):
         read_integers(tmp_path / "list", ("a",))
 
 

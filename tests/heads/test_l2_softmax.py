@@ -16,6 +16,6 @@ def test_value_by_hand():
 
 def test_a_scale_that_is_too_small_is_refused():
     assert refusal("l2_softmax", scale=1.0) == (
-        "head.scale: must be a number from 3.807, got 1.0; with a smaller scale, no "
-        "probability of 7 classes reaches 0.9"
+        "head.scale: must be a number from 3.807, got 1.0; with a smaller scale, none "
+        "of 7 classes can reach probability 0.9"
     )

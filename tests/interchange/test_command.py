@@ -95,6 +95,22 @@ def test_calibration_images_reach_the_reader(run, tmp_path, make_face, monkeypat
     assert "calibrating with 3 images\n" in capsys.readouterr().out
 
 
+def test_calibration_images_have_the_size_of_the_file(run, tmp_path, make_face, monkeypatch):
+    export = ["export", "--model", run, "--format", "onnx", "--out", tmp_path / "a.onnx"]
+    assert invoke(*export) == 0
+    (tmp_path / "0.jpg").write_bytes(make_face(0, 0, SIZE))
+    seen = {}
+
+    def read(path, **settings):
+        seen.update(settings)
+        return open_model(run)
+
+    monkeypatch.setattr("interchange.__main__.open_model", read)
+    words = ["--calibrate", tmp_path / "0.jpg", "--out", tmp_path / "out"]
+    assert invoke("import", tmp_path / "a.onnx", *words) == 0
+    assert seen["calibration_images"].shape == (1, *SIZE, 3)
+
+
 def test_errors_are_one_sentence_and_write_nothing(run, tmp_path, capsys):
     (tmp_path / "text.onnx").write_text("no model")
     (tmp_path / "folder").mkdir()

@@ -23,7 +23,10 @@ def model(tmp_path_factory):
 
 
 def test_safetensors_read_back_as_the_same_weights(model, tmp_path):
-    files = export_model(model, tmp_path / "a.safetensors", format="safetensors")
+    notices: list[str] = []
+    out = tmp_path / "a.safetensors"
+    files = export_model(model, out, format="safetensors", notify=notices.append)
+    assert len(notices) == 1 and "32x32 pixels, but arcface_torch" in notices[0]
     assert files == [tmp_path / "a.safetensors", tmp_path / "a.safetensors.md"]
     back = open_model(files[0])
     assert (back.net["name"], back.image_size) == ("mobilefacenet", SIZE)

@@ -45,6 +45,20 @@ def test_a_graph_that_begins_with_a_batch_normalisation_takes_pixels():
     assert has_scaling(replace(graph, nodes=(norm, conv)))
 
 
+@pytest.mark.parametrize("scale", [-2.0, 0.0])
+def test_a_batch_normalisation_absorbs_only_a_positive_scale(scale):
+    values = {"epsilon": 1e-5}
+    tensors = {"running_mean": "m", "running_var": "v"}
+    step = Node("step", "affine", (Output("data"),), {}, {"scale": scale, "shift": 0.5})
+    norm = Node("norm", "batch_norm", (Output("step"),), tensors, values)
+    arrays = {"m": np.zeros(3, np.float32), "v": np.ones(3, np.float32)}
+    adapted = adapt_input(Graph(("data",), (step, norm), (Output("norm"),), arrays), "file")
+    front, kept = adapted.nodes
+    # Pixels x = 128 z + 127.5 for the input z of our networks.
+    assert front.attributes == {"scale": scale * 128, "shift": scale * 127.5 + 0.5}
+    assert kept.inputs == (Output(front.name),) and adapted.tensors["v"].tolist() == [1, 1, 1]
+
+
 def test_another_divisor_is_multiplied_into_the_first_weights():
     for graph, options in [
         (make_graph((1.0, -127.5), (1 / 64, 0.0)), {}),

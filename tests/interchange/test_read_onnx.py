@@ -160,7 +160,7 @@ def test_another_network_is_taken_as_a_graph(tmp_path):
     (expected,) = onnxruntime.InferenceSession(str(path)).run(None, {"data": inputs})
     found = read_onnx(path)
     assert found.net["name"] == "graph" and found.net["embedding_size"] == 8
-    assert any("is none of ours" in notice for notice in found.notices)
+    assert any("is none of this project's networks" in notice for notice in found.notices)
     np.testing.assert_allclose(embed_with(found)(normalised(images)), expected, atol=1e-4)
 
 

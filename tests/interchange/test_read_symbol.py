@@ -102,7 +102,7 @@ def test_a_graph_that_is_none_of_ours_gives_the_same_embeddings(tmp_path):
     save(tmp_path / "m", symbol, arrays)
     model = read_symbol(tmp_path / "m", image_size=SIZE)
     assert model.net["name"] == "graph" and model.net["embedding_size"] == EMBEDDING
-    assert model.notices[0].startswith("the network is none of ours and is used as a graph: ")
+    assert model.notices[0].startswith("the network is none of this project's networks")
     assert len(model.parameters["one_slope_alpha"]) > 1
     require_same(model, compute(tmp_path / "m", pixels()))
 
@@ -112,7 +112,8 @@ def test_the_input_that_a_symbol_without_scaling_needs_is_converted(tmp_path):
     save(tmp_path / "m", symbol, random_arrays(symbol))
     plain = read_symbol(tmp_path / "m")
     assert plain.notices == (
-        "the symbol contains no scaling, so its input is taken as (x - 127.5) / 128",
+        "the symbol contains no scaling, so its input is assumed to be (x - 127.5) / 128 "
+        "for pixels x",
     )
     images = pixels()
     require_same(plain, compute(tmp_path / "m", (images - 127.5) / 128))

@@ -29,7 +29,7 @@ def test_prefixes_of_nested_wrappers_are_removed():
 def test_entries_that_are_no_tensors_are_named():
     state = find({"a": VIEW, "version": 3, b"b": VIEW})
     assert [*state.tensors] == ["a", "b"]
-    assert state.notices == ("a.pth: entries that are no tensors are not used: 'version'",)
+    assert state.notices == ("a.pth: entries without a tensor are ignored: 'version'",)
 
 
 def test_state_dicts_may_be_nested_twice():

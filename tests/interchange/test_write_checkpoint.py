@@ -49,7 +49,7 @@ def test_a_model_that_differs_from_its_source_is_not_written(tmp_path, model):
     infinite = {**wrong, first: wrong[first] * np.inf}
     (tmp_path / "here").mkdir()
     for changed, name, problem in [
-        (replace(model, parameters=wrong), "new", "the same embeddings within 0.0001, got"),
+        (replace(model, parameters=wrong), "new", "as the original within 0.0001, got"),
         (replace(model, parameters=infinite), "new", f"got NaN or infinity in '{first}'"),
         (model, "here", "must not exist, got an existing path"),
         (model, "none/new", "the folder above the checkpoint must exist"),

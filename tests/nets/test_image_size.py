@@ -21,7 +21,7 @@ SMALL = {
 LIMITS = {
     "densenet": (15, "the network halves the image size 4 times"),
     "inception": (39, "its convolutions have no padding"),
-    "vit": (9, "a patch has 9 pixels a side"),
+    "vit": (9, "a patch has 9 pixels per side"),
 }
 """Smallest side in pixels and its reason, by the start of the names of a family."""
 

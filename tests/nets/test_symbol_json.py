@@ -35,7 +35,7 @@ def test_a_valid_symbol_is_loaded():
         (text(dense={"inputs": [[3, 0, 0]]}), "node 'dense' must use outputs of earlier nodes"),
         (text(dense={"inputs": [[-1, 0, 0]]}), "node 'dense' must use outputs of earlier nodes"),
         (text(dense={"inputs": [[True, 0, 0]]}), "node 'dense' must use outputs of earlier nodes"),
-        (text(dense={"attrs": {"num_hidden": 2}}), "node 'dense' must have texts as attrs"),
+        (text(dense={"attrs": {"num_hidden": 2}}), "node 'dense' must map names to texts in attrs"),
         (text(dense={"subgraphs": []}), "must contain no graph, got control flow"),
         (text(dense={"op": "NoSuchOperator"}), "MXNet cannot load the symbol, got "),
         (text(dense={"attrs": {"num_hidden": "many"}}), "MXNet cannot load the symbol, got "),

@@ -63,7 +63,7 @@ def test_a_small_shared_memory_is_refused_before_the_workers_start(
         build_loader("cpu", records, 16, workers=2)
     assert str(error.value) == (
         "data.workers: 2 worker processes need 10 MiB in /dev/shm for their batches, got 4 MiB "
-        "free; enlarge it (docker run --shm-size=8g), use fewer data.workers or a smaller "
+        "free; enlarge /dev/shm (docker run --shm-size=8g), use fewer data.workers or a smaller "
         "data.batch_size, or use data.workers=0"
     )
     assert multiprocessing.active_children() == []

@@ -79,7 +79,7 @@ def test_a_failed_run_ends_the_tool_with_its_last_line(tmp_path, monkeypatch):
         return SimpleNamespace(returncode=2)
 
     monkeypatch.setattr(subprocess, "run", fail)
-    with pytest.raises(SystemExit, match="got exit code 2, last line: the reason"):
+    with pytest.raises(SystemExit, match="got exit code 2, last line of its log: the reason"):
         run(monkeypatch, tmp_path)
 
 

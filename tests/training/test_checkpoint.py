@@ -256,8 +256,8 @@ def test_a_folder_that_cannot_be_created_is_refused(tmp_path, parts):
     (tmp_path / "file").write_text("")
     parent = tmp_path / "file" / "checkpoints"
     assert refusal(save, parts, parent, 5) == (
-        f"{parent / 'step-00000005'}: the checkpoint cannot be written, got Not a directory; the "
-        "last valid checkpoint is none, free disk space and run the same command again"
+        f"{parent / 'step-00000005'}: the checkpoint cannot be written, got Not a directory; no "
+        "checkpoint is valid, free disk space and run the same command again"
     )
 
 

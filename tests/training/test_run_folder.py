@@ -176,9 +176,9 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tmp_path):
         choose(tmp_path)
     newest = folder / "checkpoints" / "step-00000020" / "state.json"
     assert str(caught.value) == (
-        f"{folder / 'checkpoints'}: no checkpoint is valid, got 2 damaged checkpoints, of which "
-        f"the newest is {newest}: has changed since it was saved, got a size or SHA-256 that "
-        "differs from manifest.json; restore a checkpoint from a backup, or start a new run "
+        f"{folder / 'checkpoints'}: no checkpoint is valid, got 2 damaged checkpoints (fault of "
+        f"the newest: {newest}: has changed since it was saved, got a size or SHA-256 that "
+        "differs from manifest.json); restore a checkpoint from a backup, or start a new run "
         "with run.resume=false"
     )
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [

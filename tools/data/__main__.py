@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from launch.config.command_errors import run_command
 from launch.environment.provenance import VersionAction
 
-# Command -> module with HELP, add_options(parser) and run(options) -> exit code.
+# Module of each command.  It defines HELP, add_options(parser), and run(options), which returns the
+# exit code.
 COMMANDS: dict[str, str] = {
     "align": "tools.data.commands.align",
     "pack": "tools.data.commands.pack",
@@ -39,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
-    The function imports only the module of the command that ``arguments`` name, because some
-    commands need packages that others do not.
+    If ``arguments`` name a command, the function imports only the module of this command, because
+    some commands need packages that others do not.
     """
     parser = argparse.ArgumentParser(
         prog="python -m tools.data",

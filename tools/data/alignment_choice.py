@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read how a command aligns photographs: the plan, and the values that identify the plan."""
+"""Turn the options of a command into a plan for aligning photographs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from pipeline.records.remote import hash_file
 def read_alignment(
     options: argparse.Namespace, paths: Sequence[str], folder: Path
 ) -> tuple[AlignmentPlan, dict[str, Any]]:
-    """Check the options of `alignment.options`; read the points or check the detector.
+    """Make a plan for aligning photographs from the options of `alignment.options`.
+
+    The function reads the file of points (``--landmarks``), or checks that the detector is
+    available.
 
     Parameters
     ----------
@@ -27,12 +30,12 @@ def read_alignment(
         Options of the command.
     paths
         Paths, relative to ``folder``, of the photographs whose points are unknown.  If there are
-        none, neither the detector nor the file of points is opened.
+        none, the function does not open the detector or the file of points.
 
     Outputs
     -------
-    The plan, and a dictionary of JSON values.  If two dictionaries are equal, the plans align a
-    photograph to the same image.
+    The plan, and a dictionary of JSON values that identifies the plan.  If the dictionaries of two
+    plans are equal, both plans align a photograph to the same image.
 
     Raises
     ------

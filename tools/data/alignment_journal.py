@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Journal of an alignment: what became of each photograph, for the report and to resume the work.
 
-The journal is a file of JSON lines in the output folder.  The first line states the settings, each
+The journal is a file of JSON lines in the output folder.  The first line states the settings.  Each
 further line describes one photograph whose result is complete.
 """
 
@@ -31,7 +31,7 @@ class AlignmentJournal:
     Raises
     ------
     ValueError
-        If another process holds the journal, or if the journal states other settings.
+        If another process has locked the journal, or if the journal states other settings.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any]):
@@ -46,7 +46,7 @@ class AlignmentJournal:
             elif lines[0] != settings:
                 raise ValueError(
                     f"{printable(out)}: holds faces that were aligned with other settings, got "
-                    f"{_differences(lines[0], settings)}; choose another OUT, or repeat the "
+                    f"{_differences(lines[0], settings)}; choose another OUT, or use the earlier "
                     "settings"
                 )
             self.rows = {row["path"]: row for row in lines[1:]}
@@ -60,11 +60,11 @@ class AlignmentJournal:
         except OSError:
             raise ValueError(
                 f"{printable(out)}: another process writes to this folder, got a locked journal; "
-                "wait until this process ends"
+                "wait until that process ends"
             ) from None
 
     def _read(self, path: Path) -> list[dict[str, Any]]:
-        """Return the complete lines; cut an incomplete last line off."""
+        """Return the lines before the first damaged one; truncate the file after them."""
         found: list[dict[str, Any]] = []
         size = 0
         for line in path.read_bytes().splitlines(keepends=True):
@@ -80,7 +80,7 @@ class AlignmentJournal:
         return found
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append the result of one photograph, whose file must be complete."""
+        """Append the result of one photograph; its aligned image must already be complete."""
         self._append(row)
         self.rows[row["path"]] = row
 

@@ -26,7 +26,7 @@ _POINT_COLUMNS = [f"{axis}{number}" for number in range(1, 6) for axis in "xy"]
 
 
 def write_list(path: Path, rows: Sequence[Row]) -> None:
-    """Write one line per photograph: its path, status, aligned image, measures and points."""
+    """Write a CSV file: path, status, aligned image, measurements and points of each photograph."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow([*_COLUMNS, *_POINT_COLUMNS])
@@ -38,7 +38,7 @@ def write_list(path: Path, rows: Sequence[Row]) -> None:
 
 
 def write_contact_sheet(out: Path, rows: Sequence[Row]) -> None:
-    """Write one image that shows at most 144 aligned images, evenly spaced in their order."""
+    """Write a contact sheet of at most 144 aligned images, evenly spaced over all of them."""
     images = [row["image"] for row in rows if row["status"] in WRITTEN]
     tiles = choose_tiles(len(images))
 
@@ -51,7 +51,7 @@ def write_contact_sheet(out: Path, rows: Sequence[Row]) -> None:
 
 
 def describe(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield a line for each kind of result, and lines that name the first rejected files."""
+    """Yield lines that count the photographs by result, and that name the first rejected files."""
     counts = Counter(row["status"] for row in rows)
     for status, text in STATUSES.items():
         if counts[status] and status not in WRITTEN[:1]:
@@ -60,9 +60,7 @@ def describe(rows: Sequence[Row]) -> Iterator[str]:
         yield f"{counts[UNREADABLE]} unreadable files"
     several = sum(row.get("faces", 0) > 1 for row in rows)
     if several:
-        yield (
-            f"{several} photographs with several faces, of which the largest near the centre counts"
-        )
+        yield f"{several} photographs with several faces; the largest one near the centre is used"
     rejected = [row for row in rows if row["status"] not in WRITTEN]
     for row in rejected[:SHOWN_FILES]:
         reason = row.get("reason") or f"is a photograph {STATUSES[row['status']]}"

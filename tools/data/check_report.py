@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the report of a check, and the clean set: an index, a property file, a link to the .rec."""
+"""Write the report of a check, and the clean set: an .idx of the good records, a link to the .rec.
+
+The .idx of the clean set is called the clean index; it leaves out the records with faults.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,14 @@ if TYPE_CHECKING:
 TEXT_NAME, JSON_NAME = "report.txt", "report.json"
 PROGRAM = "tools.data check"
 MAX_PRINTED_FINDINGS = 20
-"""Largest number of findings of one kind that are printed without a report file."""
+"""Number of findings of each kind that the command prints at most if it writes no report file."""
 _SLICE_ROWS = 1 << 14
 
 
 def require_folder(out: Path, checked: Path) -> None:
     """Raise ValueError unless ``out`` is missing, empty or holds the report of an earlier check.
 
-    ``checked`` is the folder or the .rec to check, which must not contain ``out``.
+    ``checked`` is the record set to check, a folder or a .rec; ``out`` must not be in this folder.
     """
     own: list[str] = []
     if _is_report(out / JSON_NAME):
@@ -70,7 +73,10 @@ def summary_lines(checked: CheckedSet) -> list[str]:
 
 
 def finding_lines(checked: CheckedSet, most: int) -> Iterator[str]:
-    """Yield a line of text for each finding, at most ``most`` of each kind."""
+    """Yield a line of text for each finding, at most ``most`` of each kind.
+
+    A kind with more findings gets one more line, which says how many are not shown.
+    """
     shown = dict.fromkeys(KINDS, 0)
     for kind, key, text in checked.findings.listed():
         shown[kind] += 1
@@ -99,9 +105,9 @@ def to_json(checked: CheckedSet) -> dict[str, Any]:
 def write_report(out: Path, checked: CheckedSet) -> None:
     """Write report.txt, report.json and the clean set to a folder; write the .idx last.
 
-    The clean set is usable as ``data.records``: a symbolic link to the .rec, an .idx without the
-    records that are left out, a property file if the set states its classes, and the names of the
-    identities if the set has names.  If no image remains, there is no clean set.
+    The clean set is usable as ``data.records``.  It is a symbolic link to the .rec, an .idx without
+    the records with faults, a property file if the set states its number of classes, and a copy of
+    identities.json if the set has one.  If no image remains, there is no clean set.
 
     Raises
     ------
@@ -133,10 +139,10 @@ def write_report(out: Path, checked: CheckedSet) -> None:
 
 
 def clean_line(checked: CheckedSet) -> str:
-    """Return a sentence about the clean index."""
+    """Return a line that says how many images the clean set has."""
     if not checked.clean_images:
-        return "clean index: none, because every image has a fault"
-    return f"clean index: {checked.clean_images} of {checked.images} images"
+        return "clean set: none, because every image has a fault"
+    return f"clean set, without faulty records: {checked.clean_images} of {checked.images} images"
 
 
 def _index_lines(keys: np.ndarray, offsets: np.ndarray) -> Iterator[str]:

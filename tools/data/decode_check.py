@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 BATCH_IMAGES = 512
 MAX_BATCH_BYTES = 1 << 26
-"""Largest size of the pixels of a batch."""
+"""Largest size of the decoded pixels of a batch in bytes."""
 MAX_PIXELS = 1 << 24
 """Largest number of pixels of an image that is decoded."""
 GREY_LEVELS = 4
-"""An image is grey if the channels of no pixel differ by more than this number of levels."""
+"""An image is grey if the channels of every pixel differ by at most this number of levels."""
 _SAMPLE_STEP = 16
 _EXIF, _HEAD_BYTES = b"Exif\0\0", 1 << 12
 _MAX_SHOWN_CHARACTERS = 200
@@ -89,13 +89,13 @@ class DecodeCheck:
         Raises
         ------
         RecordError
-            If the .rec became shorter.
+            If the .rec has become shorter since it was opened.
         """
         size = self._records.image_size
         count = max(1, min(BATCH_IMAGES, MAX_BATCH_BYTES // (3 * size[0] * size[1])))
         batches = [rows[start : start + count] for start in range(0, len(rows), count)]
         decoder = self.kernels.decoder(self.threads) if self.kernels else None
-        # One array is for the batch that the caller uses, and one for the batch that is decoded.
+        # Two arrays: the caller uses the batch in one while the next is decoded into the other.
         buffers = BufferRing(kept=1)
         in_flight: deque[Callable[[], Decoded]] = deque()
         try:
@@ -174,9 +174,9 @@ class DecodeCheck:
         self.findings.add(kind, int(self._records.keys[row]), text)
 
     def _passes(self, row: int, image: np.ndarray, is_cut_off: bool) -> bool:
-        """Check the header of an image that the compiled decoder did not decode.
+        """Check an image that the compiled decoder did not decode, before OpenCV decodes the image.
 
-        Return whether OpenCV can decode the image within the limit on memory.
+        A missing or wrong size and a missing end are findings.  Return True if there is no finding.
         """
         data = image.tobytes()
         size, wanted = stored_size(data), self._records.image_size
@@ -237,8 +237,8 @@ class DecodeCheck:
             if may_turn(image):
                 self._add("turned", int(rows[place]), "its Exif orientation rotates or flips it")
             elif has_turning_exif(image.tobytes()):
-                text = "its Exif orientation, which the loader ignores after a JFIF segment, asks "
-                self._add("turned", int(rows[place]), text + "for a rotation or a flip")
+                text = "its Exif orientation asks for a rotation or a flip, but the loader ignores "
+                self._add("turned", int(rows[place]), text + "Exif after a JFIF segment")
 
     def _find_grey(self, rows: np.ndarray, pixels: np.ndarray, sound: np.ndarray) -> None:
         sample = _channel_range(pixels[:, ::_SAMPLE_STEP, ::_SAMPLE_STEP])
@@ -248,7 +248,10 @@ class DecodeCheck:
 
 
 def _ends_early(image: np.ndarray) -> bool:
-    """Return whether only markers of scans and tables follow the start of the first scan."""
+    """Return whether only markers of scans and tables follow the start of the first scan.
+
+    Other markers among the data of the scans show that the JPEG is damaged, and not just cut off.
+    """
     codes = [code for code, _ in segments(image.tobytes())]
     return _START_OF_SCAN in codes and _SCAN_CODES.issuperset(codes[codes.index(_START_OF_SCAN) :])
 

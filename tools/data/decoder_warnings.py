@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collect the warnings that image libraries print on the error output of a process.
+"""Collect the warnings that image libraries print on the stderr of this process.
 
 For an incomplete JPEG, libjpeg invents the missing pixels, and the only sign is a line that libjpeg
 prints on file descriptor 2.  OpenCV offers no other access to these warnings.
@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 
 _MAX_BYTES = 1 << 12
-# Beginnings of libjpeg's warnings about data that are lost.  The warning about extraneous bytes
-# before a marker is left out, because they change no pixel.
+# Parts of libjpeg's warnings about lost data.  The warning about extraneous bytes before a marker
+# is not listed, because such bytes change no pixel.
 _DAMAGE = ("premature end", "bad huffman code", "found marker", "invalid progressive parameters")
 _PREFIXES = ("corrupt jpeg data: ", "libpng error: ", "libpng warning: ")
 _ERRORS = ("libpng error: ",)
 
 
 class DecoderWarnings:
-    """Redirects the error output of this process to memory, and finds reports of damage in it.
+    """Redirects the stderr of this process to memory, and finds reports of damage in the text.
 
     The redirection lasts from the start of a ``with`` block to its end.
     """
@@ -35,7 +35,7 @@ class DecoderWarnings:
         os.close(self._file)
 
     def clear(self) -> None:
-        """Forget the warnings so far."""
+        """Discard the warnings so far."""
         if os.lseek(self._file, 0, os.SEEK_CUR):
             os.lseek(self._file, 0, os.SEEK_SET)
             os.ftruncate(self._file, 0)

@@ -33,7 +33,7 @@ def find_exact_duplicates(
     order = np.lexsort((checksums, sizes))
     same = (np.diff(checksums[order]) == 0) & (np.diff(sizes[order]) == 0) & (sizes[order[1:]] > 0)
     pairs: list[tuple[int, int]] = []
-    # A group of equal keys is a run of True in ``same``; its first image is before the run.
+    # A run of n times True in ``same`` stands for n + 1 images with equal checksums and sizes.
     steps = np.diff(np.concatenate(([0], same.astype(np.int8), [0])))
     for start, stop in zip(np.flatnonzero(steps > 0), np.flatnonzero(steps < 0), strict=True):
         pairs += _compare(sorted(order[start : stop + 1].tolist()), read)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write many different small JPEGs quickly, for measurements of commands."""
+"""Write many different small JPEGs quickly, to measure the speed of commands with them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _SIZE = 112
 def write_images(folder: Path, people: int, images: int, other_every: int = 0) -> int:
     """Write JPEGs of 112x112 pixels to one folder per identity; return their number.
 
-    The JPEGs are noise with the file size of faces, about 6 kB.  A comment with a number makes the
-    bytes of each file different.
+    The JPEGs show noise and have about the file size of aligned faces, 6 kB.  Each JPEG has its own
+    number in a comment, so no two JPEGs have the same bytes.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def write_images(folder: Path, people: int, images: int, other_every: int = 0) -
     images
         Number of images of each identity.
     other_every
-        One in this number of images is a larger PNG; 0: every image is a JPEG.
+        Every ``other_every``-th image is a PNG of 224x224 pixels; 0: every image is a JPEG.
     """
     generator = np.random.default_rng(1)
     bases = [_draw(generator, _SIZE, ".jpg") for _ in range(_BASES)]

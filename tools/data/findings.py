@@ -18,7 +18,7 @@ class Kind(NamedTuple):
 
     meaning: str
     is_left_out: bool
-    """Whether the clean index leaves records with this fault out."""
+    """Whether the .idx that the check writes always leaves out records with this fault."""
 
 
 KINDS = {
@@ -42,7 +42,7 @@ OPTIONAL_KINDS = tuple(
     for name, kind in KINDS.items()
     if not kind.is_left_out and name not in ("identity_record", "property")
 )
-"""Kinds of findings whose images the clean index can leave out on request."""
+"""Kinds of findings whose images are left out of the written .idx only on request."""
 
 
 class Finding(NamedTuple):
@@ -80,7 +80,7 @@ class Findings:
             self.add(*finding)
 
     def keys(self, kinds: Iterable[str]) -> np.ndarray:
-        """Return the keys of all records with findings of some kinds, int64 (n,)."""
+        """Return the keys of all records with findings of the given kinds, int64 (n,)."""
         return np.concatenate(
             [np.empty(0, np.int64), *(np.array(self._keys[kind], np.int64) for kind in kinds)]
         )

@@ -29,8 +29,9 @@ WRITTEN = (ALIGNED, CENTRE)
 """Values of ``status`` of photographs whose aligned image is written."""
 DETECTOR_THREADS = 1  # per process, because every core has a process
 Row = dict[str, Any]
-"""Result of one photograph: path, size and mtime_ns of its file, status, and the values of
-`alignment.aligner.Alignment` except the pixels; "image" is the path of the aligned image."""
+"""Result of one photograph: "path" of the file; "file", its size and modification time; "status", a
+key of `alignment.aligner.STATUSES` or UNREADABLE; "image", the path of the aligned image; "reason",
+why the file is UNREADABLE; and other attributes of `alignment.aligner.Alignment`."""
 
 
 class ImageCoding(NamedTuple):
@@ -81,7 +82,8 @@ class FolderAlignment:
         out
             Folder of the aligned images; None: write nothing.
         journal
-            Results of an earlier, interrupted run, which this run continues.
+            Journal with the results of an interrupted run, which this run continues; None: no
+            result is known or recorded.
         progress
             Function that is called with ("aligned", done, count) after each photograph.
         """
@@ -114,7 +116,10 @@ class FolderAlignment:
                 yield from pool.map(range(count))
 
     def _known(self, row: Row | None, path: str, name: str, out: Path | None) -> Row | None:
-        """Return the result of an earlier run if the photograph has not changed since."""
+        """Return the result of an earlier run if it is still valid, else None.
+
+        The photograph must be unchanged, and its aligned image must exist.
+        """
         if row is None or out is None or row["file"] != _state(self.folder / path):
             return None
         if row["status"] in WRITTEN and not (row["image"] == name and (out / name).is_file()):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.records.open import RecordSet
 
 FOLDS = 10
-_TRIES = 20  # largest number of draws to find a pair that is new
+_TRIES = 20  # largest number of draws until a pair is found that was not chosen before
 _MAX_NAME_LETTERS = 200
 _SEED = 1
 
@@ -35,14 +35,14 @@ class ChosenPairs(NamedTuple):
 
 
 def describe_folds(is_disjoint: bool) -> str:
-    """Return the words for `ChosenPairs.is_disjoint`."""
+    """Return a clause that says whether people are in several folds."""
     if is_disjoint:
         return "no person is in two of the ten folds"
-    return f"some people are in several folds, because ten folds need {2 * FOLDS} people"
+    return f"some people are in several folds; at least {2 * FOLDS} held-out people would avoid it"
 
 
 def choose_pairs(labels: np.ndarray, count: int) -> ChosenPairs:
-    """Choose different pairs of images, half of which show the same person.
+    """Choose distinct pairs of images; half of the pairs show one person, the others two people.
 
     The same labels always give the same pairs.  With at least two people for each of the ten folds,
     no person is in two folds.
@@ -52,7 +52,8 @@ def choose_pairs(labels: np.ndarray, count: int) -> ChosenPairs:
     labels
         Person of each image, int (N,).
     count
-        Number of pairs, rounded down to a multiple of ten; fewer if there are too few images.
+        Number of pairs, rounded down to a multiple of ten.  If there are too few images, the result
+        has fewer pairs.
     """
     generator = np.random.default_rng(_SEED)
     people = generator.permutation(np.unique(labels))
@@ -75,7 +76,7 @@ def choose_pairs(labels: np.ndarray, count: int) -> ChosenPairs:
 def _choose(
     members: Sequence[np.ndarray], count: int, generator: np.random.Generator
 ) -> list[tuple[int, int, bool]]:
-    """Choose pairs of the images of some people: (row, row, whether both show one person)."""
+    """Choose pairs of the images of some people: (row, row, whether the images show one person)."""
     several = [rows for rows in members if len(rows) > 1]
     chosen: dict[tuple[int, int], tuple[int, int, bool]] = {}
     for number in range(count):

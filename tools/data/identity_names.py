@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of the identities of a record set: order, and the file ``identities.json``.
+"""Names of the identities of a record set: their order, and the file ``identities.json``.
 
 The file is a JSON list with one name per label, beside the .rec.
 """
@@ -32,9 +32,9 @@ def sort_names(names: Iterable[str]) -> list[str]:
 
 
 def are_folder_names(names: Sequence[str]) -> bool:
-    """Return whether folders may have these names, and ``pack`` then gives them the same labels.
+    """Return whether ``pack`` gives folders of these names the labels 0, 1, 2, ... in this order.
 
-    For equal labels, the names must have the order of ``sort_names``.
+    The names must be valid and distinct folder names, and must have the order of ``sort_names``.
     """
     for name in names:
         if not name or name.startswith(".") or "/" in name or "\0" in name:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the JPEG of a record from an image file: keep the bytes of a JPEG that fits, encode others.
+"""Make the JPEG of a record from an image file: keep a JPEG that fits, encode any other image.
 
 A JPEG fits if it has the size of the set, grey or YCbCr samples of 8 bits, no Exif orientation that
-turns it, and an end-of-image marker.  Every other image is decoded, turned upright, resized and
-encoded once.
+turns it, and an end-of-image marker.  Such a JPEG is stored unchanged.  Every other image is
+decoded, turned upright, resized and encoded once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ALIGNED, CENTRED = "aligned", "centred"
 CHANGES = {
     STORED: "stored byte for byte",
     RESIZED: "resized and encoded",
-    STRETCHED: "stretched from another shape and encoded; --crop cuts such images instead",
+    STRETCHED: "stretched from another aspect ratio and encoded; --crop crops them instead",
     CUT: "cut around the centre, resized and encoded",
     TURNED: "turned as Exif says and encoded",
     CONVERTED: "converted from another format and encoded",
@@ -47,11 +47,11 @@ CHANGES = {
 }
 """What was done to an image, and its description."""
 _MAX_SIMPLE_BYTES = 1 << 20
-_MAX_STRETCH = 1.02  # largest change of the aspect ratio that counts as the same shape
-# Baseline, sequential and progressive Huffman coding, which every decoder of JPEG supports.
+_MAX_STRETCH = 1.02  # aspect ratios that differ by at most this factor count as equal
+# Baseline, extended sequential and progressive Huffman coding, which every JPEG decoder supports.
 _FITTING_CODES = (0xC0, 0xC1, 0xC2)
 _START_OF_SCAN = 0xDA
-# Markers DHT, DQT, DRI, APP0, APP2 to APP15 and COM; APP1 holds Exif data.
+# Markers DHT, DQT, DRI, APP0, APP2 to APP15 and COM; without APP1, which may hold Exif data.
 _SIMPLE_SEGMENTS = frozenset((0xC4, 0xDB, 0xDD, 0xE0, *range(0xE2, 0xF0), 0xFE))
 
 
@@ -69,9 +69,9 @@ class ImageFormat(NamedTuple):
     sampling: str = "4:2:0"
     """Chroma sampling of encoded JPEGs, a key of SAMPLINGS."""
     crop: bool = False
-    """Cut an image of another shape to the shape of the set, around its centre; else stretch."""
+    """Whether to crop an image of another aspect ratio around its centre; False: stretch it."""
     check_pixels: bool = False
-    """Decode also the JPEGs that fit, to find damaged ones."""
+    """Whether to decode also the JPEGs that fit, to find damaged ones."""
 
 
 class FittedImage(NamedTuple):
@@ -114,11 +114,11 @@ def _fits(frame: JpegFrame, wanted: ImageFormat) -> bool:
 
 
 def fits_plainly(data: bytes, wanted: ImageFormat) -> bool:
-    """Return True for a JPEG with a simple header that fits; False leaves the question open.
+    """Return True if a JPEG has a simple header and fits; False: only the full check can tell.
 
     In a simple header, every segment begins where the previous one ends, and no segment can contain
-    Exif data.  Such a header needs no search through the bytes, which takes most of the time of the
-    full check.
+    Exif data.  For such a header, no search through the bytes of the file is needed.  This search
+    takes most of the time of the full check.
     """
     if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9" or len(data) > _MAX_SIMPLE_BYTES:
         return False
@@ -142,7 +142,7 @@ def fits_plainly(data: bytes, wanted: ImageFormat) -> bool:
 def _encode(
     data: bytes, frame: JpegFrame | None, wanted: ImageFormat, warnings: DecoderWarnings
 ) -> FittedImage:
-    """Decode an image, turn it upright, resize it and encode it."""
+    """Decode an image, turn it upright, resize it if its size differs, and encode it."""
     pixels = decode_image(data, warnings)
     change = TURNED if frame is not None and has_turning_exif(data) else CONVERTED
     if pixels.shape[:2] != (wanted.height, wanted.width):

@@ -28,7 +28,7 @@ from tools.data.identity_names import sort_names
 from tools.data.image_sources import ImageSources
 
 _MAX_LINE_BYTES = 1 << 16
-_UNALIGNED = "is marked as not aligned and the list gives no points, got no --align"
+_UNALIGNED = "is marked as not aligned and has no points in the list, got no option --align"
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _WHOLE = re.compile(r"([0-9]{1,18})(\.0*)?")
 _PATH_COLUMNS = ("path", "image", "file", "filename", "file_name", "image_path", "name")
@@ -41,8 +41,8 @@ class ListedImage(NamedTuple):
     path: str
     label: str
     aligned: bool | None = None
-    """Mark in InsightFace's .lst: False if the image must be aligned; None: the list has no
-    marks."""
+    """Mark in InsightFace's .lst: whether the image is already aligned; None for other lists, which
+    have no such marks."""
     points: np.ndarray | None = None
     """Five points of the face in the image, (5, 2), if the list gives them."""
 
@@ -124,7 +124,10 @@ def _is_unaligned(image: ListedImage, align: bool) -> bool:
 
 
 def _stack_points(images: list[ListedImage]) -> np.ndarray | None:
-    """Return the points of images, float32 (N, 5, 2), NaN where the list gives none."""
+    """Return the points of images, float32 (N, 5, 2), NaN for an image without points.
+
+    Return None if no image has points.
+    """
     if all(image.points is None for image in images):
         return None
     points = np.full((len(images), 5, 2), np.nan, np.float32)
@@ -237,7 +240,7 @@ def _parse_im2rec(line: str) -> ListedImage | None:
 
 
 class _CsvParser:
-    """Parser of CSV lines with given columns of the path and of the label."""
+    """Parser of CSV lines; the numbers of the columns of the path and of the label are given."""
 
     def __init__(self, path_column: int, label_column: int):
         self._path, self._label = path_column, label_column
@@ -265,7 +268,7 @@ def _normalise(labels: list[str]) -> list[str]:
 
 
 def _regular_file(path: str) -> os.stat_result | str:
-    """Return the state of a file, or the reason why the path leads to no regular file."""
+    """Return the `os.stat` result of a file, or the reason why it is not a regular file."""
     try:
         state = os.stat(path)
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ _SIZE = re.compile(r"([0-9]{1,5})(?:x([0-9]{1,5}))?")
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Return the (height, width) in pixels of "HEIGHTxWIDTH", or of one side of a square.
+    """Return (height, width) in pixels for the text "HEIGHTxWIDTH" or the side of a square.
 
     Raises
     ------
@@ -22,7 +22,7 @@ def parse_size(text: str) -> tuple[int, int]:
     width = int(found[2] or found[1]) if found else 0
     if not (1 <= height <= MAX_SIDE_PX and 1 <= width <= MAX_SIDE_PX):
         raise ValueError(
-            f"--size: must be a side or HEIGHTxWIDTH of at most {MAX_SIDE_PX} pixels, got "
-            f"{text!r}; 112 is usual"
+            f"--size: must be HEIGHTxWIDTH or the side of a square, each from 1 to {MAX_SIDE_PX} "
+            f"pixels, got {text!r}; 112 is usual"
         )
     return height, width

@@ -20,7 +20,7 @@ HIDDEN = "hidden files and folders"
 OTHER_FILES = "files without a suffix of an image format"
 OUTSIDE = "files outside the folders of the identities"
 SPECIAL = "special files (pipes, sockets, devices)"
-REACHED = "folders that another path has reached before"
+REACHED = "folders that were already found under another path"
 
 
 @dataclass
@@ -42,14 +42,14 @@ class ImageSources:
     mtimes_ns: np.ndarray
     """Modification time in nanoseconds, int64 (N,)."""
     unaligned: np.ndarray | None = None
-    """Images that must be aligned, bool (N,); None: no image must be."""
+    """Whether each image must be aligned, bool (N,); None: no image must be aligned."""
     points: np.ndarray | None = None
     """Five points of the face in each image as (x, y) in pixels, float32 (N, 5, 2), NaN where they
     are unknown; None: no points are known."""
     rejected: list[tuple[str, str]] = field(default_factory=list)
-    """Pairs (path, reason) of files that should be packed and cannot be read."""
+    """Pairs (path, reason) of files that should be packed but cannot be used."""
     passed_over: Counter[str] = field(default_factory=Counter)
-    """Number of files or folders that are no images, by reason."""
+    """Number of ignored files and folders by reason; the reasons are HIDDEN to REACHED above."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -76,7 +76,7 @@ def find_in_folder(folder: Path) -> ImageSources:
     """Find the images in the folders of identities.
 
     Each folder in ``folder`` is an identity.  Its images may lie in subfolders.  Symbolic links are
-    followed, but every folder is searched only once, so that loops of links end.
+    followed, but every folder is searched only once, so the search also ends if links form a loop.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def _list(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _state(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Return the state of the file that an entry leads to; None for a broken or circular link."""
+    """Return `os.stat` of the file that an entry leads to; None for a broken or circular link."""
     try:
         return entry.stat()
     except OSError:

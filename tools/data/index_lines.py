@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the sound lines of an .idx, and list the others."""
+"""Read the sound lines of an .idx, and report the other lines as findings."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _numbered_lines(idx: Path, error: RecordError) -> Iterator[tuple[int, bytes]
 def find_records(
     data: np.ndarray, keys: np.ndarray, offsets: np.ndarray, findings: Findings
 ) -> np.ndarray:
-    """Return the rows of an index at whose offsets records start, int64 (m,).
+    """Return the rows of those lines of an .idx at whose offset a record starts, int64 (m,).
 
     Lines that name no record, and lines that name the same record as an earlier line, become
     findings.

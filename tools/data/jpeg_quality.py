@@ -42,10 +42,10 @@ def chroma_sampling(image: bytes) -> str:
 
 
 def estimate_quality(image: bytes) -> int | None:
-    """Return the quality, 1 to 100, with which libjpeg would use the tables of a JPEG.
+    """Return the quality, 1 to 100, at which libjpeg uses the quantization table of a JPEG.
 
-    For the tables of other encoders, the result is the quality at which libjpeg would write a file
-    of about the same size.  The result is None if the image is no JPEG or has no complete table.
+    For the table of another encoder, the result is the quality at which the sum of libjpeg's table
+    is closest.  The result is None if the image is no JPEG or has no complete table.
     """
     if not image.startswith(b"\xff\xd8\xff"):
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the labels of a record set: range, identity records, and identities of one image."""
+"""Check the labels of a record set: range, identity records, and identities with only one image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tools.data.findings import Findings
 
 _MAX_CLASSES = (1 << 31) - 1
-_MAX_KEY = 1 << 24  # identity records store keys as float32, exact up to this number
+_MAX_KEY = 1 << 24  # identity records store keys as float32, which is exact up to this number
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Images:
 
 
 def find_images(file: RecordFile, headers: Headers) -> Images:
-    """Return the image records of a set, including those whose image is missing.
+    """Return the image records of a set, including those that hold no image.
 
     ``headers`` are the headers of all records of ``file``.
     """
@@ -48,7 +48,7 @@ def check_labels(
     headers
         Headers of all records of ``file``.
     num_classes
-        Number of classes of the set; 0 if unknown, then any whole number is in range.
+        Number of classes of the set; 0 if unknown.  Labels from 0 to 2**31 - 2 are then in range.
     """
     keys, labels = file.keys[images.rows], headers.label[images.rows]
     sound = _check_range(keys, labels, num_classes or _MAX_CLASSES, findings)
@@ -128,8 +128,8 @@ def _sound_ranges(
     """Return the numbers, first keys and end keys of sound identity records, sorted by first key.
 
     The number of an identity record is its place among all identity records.  Records without
-    images are left out.  Records whose keys are no keys of images, and records that share keys with
-    another one, become findings.
+    images are left out.  A record whose keys are not keys of images, and a record that shares keys
+    with another one, become findings.
     """
     rows = header.identity_rows
     first, stop = headers.label[rows], headers.second[rows]
@@ -140,7 +140,9 @@ def _sound_ranges(
     for row in np.flatnonzero(~are_keys).tolist():
         text = f"{first[row]:g} to {stop[row]:g}"
         findings.add(
-            "identity_record", int(file.keys[rows[row]]), f"it lists no keys of images: {text}"
+            "identity_record",
+            int(file.keys[rows[row]]),
+            f"the keys that it lists are not keys of images: {text}",
         )
     chosen = np.flatnonzero(are_keys & (first < stop))
     chosen = chosen[np.argsort(first[chosen], kind="stable")]

@@ -89,7 +89,8 @@ def find_keys(text: str, option: str, records: RecordSet) -> np.ndarray:
     Raises
     ------
     ValueError
-        If an entry is no number or range, or if a single key is unknown.
+        If an entry is neither a number nor a range, or is a number that is no key of the set.  A
+        range may contain unknown keys.
     """
     entries = read_entries(text, option)
     keys = _numbers(entries, option, int(records.keys.max()), "key")

@@ -16,18 +16,18 @@ import cv2
 import numpy as np
 
 MAX_DISTANCE_BITS = 32
-"""Largest number of different bits of two hashes whose images look the same.  Copies of aligned
-faces that were scaled by 2 % differ in 19 bits (median), 31 (99 %).  Images of different people
-differ in at least 55 bits (5.8 million pairs of 3,417 aligned faces)."""
+"""Largest number of different bits of two hashes whose images look the same.  If an aligned face
+is scaled by 2 %, the hash of the copy differs in 19 bits (median) or 31 bits (99th percentile).
+Images of different people differ in at least 55 bits (5.8 million pairs of 3,417 aligned faces)."""
 HASH_BITS, HASH_BYTES = 255, 32
 _SIDE, _COEFFICIENTS = 32, 16
-# Coefficients up to this value count as 0, because JPEG changes them at random.
+# Coefficients up to this value do not count as positive: JPEG changes small ones at random.
 _NOISE = 30.0
-# Two images are compared if they agree in all bits of one of these random subsets.  A pair with 27
-# different bits is missed with a probability of 1 %.  95 % of the copies that were scaled by 2 %
-# differ from their original in at most 27 bits.
+# Two images are compared if they agree in all bits of at least one of these 40 random subsets, each
+# of 20 bits.  A pair with 27 different bits is missed with a probability of 1 %.  If images are
+# scaled by 2 %, 95 % of the copies differ from their original in at most 27 bits.
 _SUBSETS, _SUBSET_BITS = 40, 20
-# An image is compared with at most this number of later images that share a subset of bits.
+# For each subset, an image is compared with at most this number of later images that agree in it.
 _MAX_LAG = 2000
 _CHUNK_PAIRS = 1 << 18
 _BIT_COUNTS = np.array([bin(n).count("1") for n in range(1 << 16)], np.uint8)
@@ -111,7 +111,7 @@ def _find_nearest(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _subset_keys(hashes: np.ndarray, subset: np.ndarray) -> np.ndarray:
-    """Return the bits ``subset`` of each hash as one number, int64 (N,)."""
+    """Return the bits at the positions ``subset`` of each hash as one number, int64 (N,)."""
     keys = np.zeros(len(hashes), np.int64)
     for bit in subset.tolist():
         keys = keys << 1 | (hashes[:, bit // 8] >> (7 - bit % 8) & 1)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from launch.config.printable_text import printable
 
-# Beginnings of the names that a killed command may leave in its output folder: files of
-# atomic_write, and folders of temporary files.
+# A killed command may leave two kinds of names in its output folder.  Folders of temporary files
+# begin with one of _LEFTOVER_STARTS; files of atomic_write begin with a dot and end with _PART.
 _LEFTOVER_STARTS, _PART = (".shuffle-", ".unfinished-set"), ".part"
 
 
@@ -26,7 +26,7 @@ def check_output(out: Path, sources: Iterable[Path], own: Sequence[str] = ()) ->
     sources
         Files and folders that the command reads; none of them may be or contain ``out``.
     own
-        Names of files in ``out`` with which the command continues.
+        Names that ``out`` may contain, because the command continues with these files.
 
     Raises
     ------
@@ -100,14 +100,16 @@ def _list(folder: Path) -> list[str]:
 
 
 def _check_writable(folder: Path) -> None:
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    is_folder = folder.is_dir()
+    if not is_folder or not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(
-            f"{printable(folder)}: must be a folder with write access, got none; choose another OUT"
+            f"{printable(folder)}: must be a folder with write access, got "
+            f"{'no write access' if is_folder else 'a file'}; choose another OUT"
         )
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Return whether a path is a folder or lies in it, after all links are followed."""
+    """Return whether ``path`` equals ``folder`` or lies in it, after all links are followed."""
     try:
         inner, outer = path.resolve(), folder.resolve()
     except (OSError, RuntimeError):  # a loop of links; the check of the folder reports it

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plan how images are packed: choose the held-out identities, and divide the images into pieces.
 
-The pieces, and with them the bytes of the set, depend on the images and the options alone.
+The pieces, and with them the bytes of the set, depend only on the images and the options, and not
+on the number of processes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _SEED = 1
 
 
 class PackOptions(NamedTuple):
-    """Options that decide the bytes of the set."""
+    """Options on which the bytes of the set depend."""
 
     format: ImageFormat
     val_people: int = 0
@@ -48,7 +49,7 @@ NO_ALIGNMENT = PackAlignment(AlignmentPlan(), {})
 
 
 class PackPlan(NamedTuple):
-    """Images of a pack, and the pieces into which the work is divided."""
+    """Images to pack, and the pieces into which the work is divided."""
 
     sources: ImageSources
     options: PackOptions
@@ -56,7 +57,7 @@ class PackPlan(NamedTuple):
     order: np.ndarray
     """Index of each image in ``sources``, in the order of packing, int64 (N,)."""
     pieces: list[tuple[str, int, int]]
-    """Part (TRAIN or HELD) of each piece, and the bounds of its rows in ``order``."""
+    """For each piece, its part (TRAIN or HELD) and the bounds of its rows in ``order``."""
     held: list[int]
     """Held-out identities, ascending."""
     digest: str
@@ -93,7 +94,7 @@ def make_plan(
 
 
 def choose_held(identities: np.ndarray, count: int) -> np.ndarray:
-    """Choose ``count`` identities at random, with at least two images; return them, ascending."""
+    """Choose ``count`` identities at random, each with at least two images; return them sorted."""
     people, images = np.unique(identities, return_counts=True)
     several = people[images > 1]
     if count and (count < 2 or count > len(several) or count >= len(people)):
@@ -110,6 +111,7 @@ def divide(sizes: np.ndarray, first: int) -> list[tuple[int, int]]:
 
     A piece has at most _PIECE_IMAGES images.  The files of a piece of several images have at most
     _PIECE_BYTES bytes together.
+
     ``sizes`` are the sizes of the files in bytes, int64 (n,), and ``first`` is the row of the first
     file.
     """

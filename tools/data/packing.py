@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pack images into a record set: several processes fit the images, and one process writes them.
+"""Pack images into a record set: several processes make the JPEGs, and one process writes them.
 
-The worker processes also frame the records, without keys and labels.  Keys and labels depend on the
-number of unusable files in all earlier pieces, so the writing process adds the keys and labels.
+The worker processes also make the records, but without keys and labels.  Keys and labels depend on
+the number of unusable files in all earlier pieces, so the writing process adds the keys and labels.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class FittedPiece(NamedTuple):
 
 
 class PackResult(NamedTuple):
-    """Result of a pack: the images of each part, and what was done to the images."""
+    """Result of packing: the images of each part, TRAIN and HELD, and what was done to them."""
 
     images: dict[str, dict[int, int]]
-    """Number of images of each identity, in the order of the labels, for TRAIN and HELD."""
+    """For TRAIN and HELD, the number of images of each identity, in the order of the labels."""
     bytes: int
     """Size of the records of TRAIN in bytes."""
     changes: Counter[str]
@@ -54,12 +54,12 @@ class PackResult(NamedTuple):
 
 
 class Packing:
-    """Work of one pack in a state folder, which a later process can resume.
+    """Packing of one record set, which a later process can resume from the state folder.
 
     Parameters
     ----------
     plan
-        Pieces of the work.
+        Images, options and pieces of the work.
     state
         Folder of the unfinished files; created if missing.  None: write nothing.
     """
@@ -94,7 +94,7 @@ class Packing:
         self._journal.keep(intact)
 
     def run(self, processes: int, progress: Callable[[str, int, int], None]) -> None:
-        """Fit and write the remaining images."""
+        """Make the JPEGs of the remaining images, and write the JPEGs."""
         pieces = self._plan.pieces
         remaining = range(len(self._done), len(pieces))
         if self.is_finished or not remaining:
@@ -162,7 +162,7 @@ class Packing:
 
 
 def _make_worker(plan: PackPlan) -> Callable[[int], FittedPiece]:
-    """Return the function of a worker process that fits and frames the images of one piece."""
+    """Return the function with which a worker process makes the records of one piece."""
     warnings = DecoderWarnings().__enter__()  # active until the process ends
     sources, wanted, root = plan.sources, plan.options.format, os.fspath(plan.sources.root)
     photographs = None

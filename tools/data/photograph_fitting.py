@@ -35,7 +35,7 @@ class PhotographFitter:
     wanted
         Format of the images of the set.
     warnings
-        Active warnings of the decoder.
+        Redirection of the warnings of image libraries, which must be active.
     """
 
     def __init__(self, aligner: FaceAligner, wanted: ImageFormat, warnings: DecoderWarnings):
@@ -49,7 +49,7 @@ class PhotographFitter:
         Parameters
         ----------
         path
-            Path of the photograph.  A file of points is searched for this path.
+            Path of the photograph.  A file of points lists the points under this path.
         points
             Five points of the face, float (5, 2); None: the aligner finds the points.
 

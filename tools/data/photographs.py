@@ -31,7 +31,7 @@ def find_photographs(folder: Path) -> list[str]:
 
 
 def count_other_files(folder: Path) -> int:
-    """Count the files of a folder and its subfolders without a suffix of an image format."""
+    """Count the files without the suffix of an image format in a folder and its subfolders."""
     return sum(not is_image_name(name) for _, _, files in os.walk(folder) for name in files)
 
 

@@ -15,7 +15,7 @@ _LINE_INTERVAL_S = 60.0
 class Progress:
     """Progress on stderr: a bar on a terminal, else one line per minute.
 
-    A new value of ``what`` begins a new bar.
+    A new value of the argument ``what``, which names the phase, begins a new bar.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Progress:
         self._last_s = time.monotonic()
         self._what = ""
         self._bar: Any = None
-        tqdm.monitor_interval = 0  # no monitor thread, so that the command can fork later
+        tqdm.monitor_interval = 0  # no monitor thread, because a process with threads must not fork
 
     def __call__(self, what: str, done: int, count: int) -> None:
         """Show that ``done`` of ``count`` images are finished in the phase ``what``."""

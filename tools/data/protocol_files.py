@@ -53,16 +53,22 @@ def read_protocol(
         If the file cannot be read, has another form or holds no pair.
     """
     if path.is_dir():
+        if form not in (None, "cfp"):
+            raise ValueError(
+                f"--protocol: must be cfp for a folder, got {form} for {printable(path)}; name a "
+                "file of pairs, or omit --protocol"
+            )
         pairs = _read_cfp(path, cfp_kind)
     else:
         lines = read_lines(path)
         name = form or find_form(lines)
         if name not in FORMS:
             known = ", ".join((*FORMS, "cfp"))
-            problem = "cfp needs a folder" if name == "cfp" else "no known form"
+            problem = "a file, but cfp needs a folder" if name == "cfp" else "no known form"
             raise ValueError(
-                f"{printable(path)}: must hold pairs in one of the forms {known}, got {problem}: "
-                f"{lines[0][1][:80]!r}; correct the file, or name its form with --protocol"
+                f"{printable(path)}: must hold pairs in one of the forms {known}, got {problem}; "
+                f"the first line is {lines[0][1][:80]!r}; correct the file, or name its form with "
+                "--protocol"
             )
         try:
             pairs = FORMS[name](lines)
@@ -74,7 +80,7 @@ def read_protocol(
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Return (number, content) of the lines of a text file that are neither blank nor comments.
+    """Return (number, content) of each line of a text file, without blank lines and comments.
 
     Raises
     ------
@@ -90,7 +96,8 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 def find_form(lines: Lines) -> str:
     """Return the name of the form that the first lines have; "" for an unknown form.
 
-    The first lines may be the numbers of LFW's header, or names of columns.
+    Up to three lines are examined, because the first one may hold the numbers of LFW's header or
+    the names of columns.
     """
     rows = [split_fields(line) for _, line in lines[:3]]
     return next(filter(None, map(_form_of_row, rows)), "")
@@ -135,7 +142,7 @@ def _parse_list(lines: Lines) -> list[ProtocolPair]:
         row = split_fields(line)
         if len(row) != 3 or row[2].lower() not in _ANSWERS or not (row[0] and row[1]):
             if number == lines[0][0] and "." not in line:
-                continue  # names of columns
+                continue  # the first line may hold the names of columns
             raise PairLineError(number, line, '"image1 image2 0" or "image1 image2 1"')
         pairs.append(ProtocolPair(row[0], row[1], _ANSWERS[row[2].lower()]))
     return pairs
@@ -159,7 +166,7 @@ def _parse_ytf(lines: Lines) -> list[ProtocolPair]:
         found = parse_split(split_fields(line))
         if found is None:
             if number == lines[0][0]:
-                continue  # names of columns
+                continue  # the first line may hold the names of columns
             raise PairLineError(number, line, f'"{SPLIT_FORM}"')
         people = found.first.split("/")[0], found.second.split("/")[0]
         pairs.append((found.fold, ProtocolPair(found.first, found.second, found.same, people)))
@@ -199,7 +206,7 @@ def _read_cfp(folder: Path, kind: str) -> list[ProtocolPair]:
 
 
 def _read_cfp_images(path: Path) -> dict[str, str]:
-    """Return the path of each image by its number, as text."""
+    """Return a dictionary from the number of each image, as text, to its path."""
     images = {}
     for number, line in read_lines(path):
         row = line.split()

@@ -21,7 +21,7 @@ class ProtocolPair(NamedTuple):
     """Path of the first image, or of the folder of the first video, as the protocol names it."""
     two: str
     same: bool
-    """True if both show one person."""
+    """True if both images or videos show one person."""
     people: tuple[str, str] | None = None
     """Names of the two people; None if the protocol does not name them."""
 
@@ -35,7 +35,7 @@ def name_people(pairs: Sequence[ProtocolPair]) -> list[str] | None:
 
     Outputs
     -------
-    2 P names, or None if the people of the pairs cannot be found.
+    2 P names for P pairs, or None if the people of the pairs cannot be found.
     """
     if all(pair.people is not None for pair in pairs):
         return [name for pair in pairs for name in pair.people or ()]
@@ -77,7 +77,10 @@ def interleave_folds(*lists: Sequence[ProtocolPair]) -> list[ProtocolPair]:
 
 
 def unbalanced_folds(same: Sequence[bool]) -> int:
-    """Divide pairs into ten consecutive folds; count the folds with pairs of only one kind."""
+    """Divide pairs into ten consecutive folds; count the folds with pairs of only one kind.
+
+    The two kinds are pairs of one person and pairs of two people.
+    """
     edges = [len(same) * fold // FOLDS for fold in range(FOLDS + 1)]
     folds = [same[first:last] for first, last in pairwise(edges)]
     return sum(len(set(fold)) == 1 for fold in folds)

@@ -17,10 +17,10 @@ from pipeline.records.recordio import MAGIC, MAX_LENGTH
 from pipeline.records.writer import frame, payload_bytes
 
 _WORD = np.dtype("<u4")
-# Words of a record with one frame: magic number, length, flag, label, key (2), second key (2).
+# Words of a record with one frame: magic number, length, flag, label, key and second key (2 each).
 _LENGTH, _LABEL, _KEY, _HEAD_WORDS = 1, 3, 4, 8
 _HEAD = bytes(_HEAD_WORDS * _WORD.itemsize)
-_FRAME_BYTES = 2 * _WORD.itemsize  # magic number and length, which do not count in the length
+_FRAME_BYTES = 2 * _WORD.itemsize  # magic number and length, which the length does not include
 _PADDING = (b"", bytes(3), bytes(2), bytes(1))
 
 

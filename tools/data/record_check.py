@@ -49,11 +49,11 @@ class CheckedSet:
     images: int
     """Number of image records."""
     image_size: tuple[int, int]
-    """(height, width) in pixels of most images."""
+    """(height, width) in pixels that the images must have."""
     num_classes: int
     """Number of classes that the set states; 0 if the set states none."""
     keys: np.ndarray
-    """Keys of the clean index, int64 (n,), sorted."""
+    """Keys of the clean index, an .idx without the faulty records, int64 (n,), sorted."""
     offsets: np.ndarray
     """Offsets of the clean index, int64 (n,)."""
     clean_images: int
@@ -79,7 +79,8 @@ def check_set(
     near_duplicates
         Whether to look for images that look the same.
     leave_out
-        Kinds of findings whose records the clean index leaves out, besides those that KINDS states.
+        Kinds of findings whose records the clean index leaves out as well, in addition to the kinds
+        that it always leaves out (``is_left_out`` in KINDS).
     progress
         Function that is called with the numbers of decoded images and of all images.
 
@@ -149,8 +150,8 @@ def _open(path: Path, findings: Findings) -> RecordFile:
     rows = find_records(data, keys, offsets, findings)
     if not len(rows):
         raise RecordError(
-            f"{idx}: no line names a record of {rec.name}, got {len(keys)} lines; the .idx belongs "
-            "to another .rec"
+            f"{idx}: no line names a record of {rec.name}, got {len(keys)} lines of another .rec; "
+            f"use the .idx of {rec.name}"
         )
     return RecordFile(rec, idx, data, keys[rows], offsets[rows])
 
@@ -192,8 +193,9 @@ def _check_extents(file: RecordFile, headers: Headers, findings: Findings) -> No
 def _image_size(records: RecordSet, stated: Property, findings: Findings) -> tuple[int, int]:
     """Return the (height, width) that the images of a set must have.
 
-    This is the size in the property file, unless most of 64 sampled images have another size; the
-    property file is then a finding.
+    This is the size in the property file.  If the file states none, or if most of 64 sampled images
+    have another size, it is the most frequent size in the sample.  A property file that states
+    another size becomes a finding.
     """
     reader = RecordReader(records)
     sizes: Counter[tuple[int, int]] = Counter()
@@ -207,8 +209,8 @@ def _image_size(records: RecordSet, stated: Property, findings: Findings) -> tup
             sizes[size] += 1
     if not sizes:
         raise RecordError(
-            f"{records.name}: an image must have a header that states its size, got {len(rows)} "
-            "images without such a header; the set is damaged, make or copy it again"
+            f"{records.name}: the header of an image must state the image size, got {len(rows)} "
+            "sampled images without a size; the set is damaged, make or copy it again"
         )
     (found, count), wanted = sizes.most_common(1)[0], stated.image_size
     if wanted and (found in (wanted, wanted[::-1]) or 2 * count <= sizes.total()):

@@ -40,7 +40,7 @@ class NamedSet(NamedTuple):
     names: list[str]
     """Name of each label; the label itself if the set has no names."""
     has_names: bool
-    """Whether one of the sets has names."""
+    """Whether at least some of ``names`` come from an identities.json."""
 
 
 def check_sources(sources: Sequence[Path]) -> None:
@@ -103,7 +103,7 @@ def opened(sources: Sequence[Path], labels: str = "stacked") -> Iterator[NamedSe
 
 
 def _names(records: RecordSet, labels: str) -> tuple[list[str], bool]:
-    """Return the name of each label, and whether a set has names."""
+    """Return the name of each label, and whether a set has an identities.json with names."""
     paths = [rec.with_name(identity_names.FILE_NAME) for rec in records.files]
     if len(paths) > 1 and labels == "shared":
         return _shared_names(records, paths)
@@ -114,7 +114,7 @@ def _names(records: RecordSet, labels: str) -> tuple[list[str], bool]:
     missing = [path for path, names in zip(paths, found, strict=True) if names is None]
     if missing and labels == "names":
         raise ValueError(
-            f"--labels: names needs {identity_names.FILE_NAME} in every set, got none in "
+            f"--labels names: needs {identity_names.FILE_NAME} in every set, got none in "
             f"{printable(missing[0].parent)}; use --labels stacked or shared"
         )
     named = [
@@ -122,13 +122,19 @@ def _names(records: RecordSet, labels: str) -> tuple[list[str], bool]:
         for names, count in zip(found, counts, strict=True)
     ]
     flat = [name for names in named for name in names]
-    if labels != "names" and len(set(flat)) < len(flat):  # the sets hold different people
+    # Equal names mean different people here, unless --labels names says otherwise.
+    if labels != "names" and len(paths) > 1 and len(set(flat)) < len(flat):
         flat = [f"{index}-{name}" for index, names in enumerate(named) for name in names]
+    if labels != "names" and len(set(flat)) < len(flat):  # one set has equal names
+        flat = [f"{label}-{name}" for label, name in enumerate(flat)]
     return flat, len(missing) < len(paths)
 
 
 def _shared_names(records: RecordSet, paths: Sequence[Path]) -> tuple[list[str], bool]:
-    """Return the names of labels that several sets share; if the files disagree, the labels."""
+    """Return the name of each label that the sets share, and whether the names come from files.
+
+    If the identities.json files of the sets disagree, the labels serve as names.
+    """
     found = [names for path in paths if (names := read_names(path, None)) is not None]
     longest = max(found, key=len, default=[])
     if len(longest) == records.num_classes and all(n == longest[: len(n)] for n in found):
@@ -194,7 +200,8 @@ def write_selection(
 ) -> None:
     """Write selected images as a record set with identities.json.
 
-    All files are first written to a hidden folder in ``out``; ``property`` is renamed last.
+    All files are first written to a hidden folder in ``out``, and then moved to ``out``.
+    ``property`` is moved last, so a folder with this file holds a complete set.
 
     Parameters
     ----------

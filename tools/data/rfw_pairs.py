@@ -33,7 +33,7 @@ def read_rfw(folder: Path) -> list[ProtocolPair]:
     Raises
     ------
     ValueError
-        If a file is malformed, or has fewer pairs than folds.
+        If a file is malformed, or has fewer than ten pairs, one per fold.
     """
     groups: list[list[ProtocolPair]] = []
     for group, file in find_pair_files(folder).items():

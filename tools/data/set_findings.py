@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings in a verification set: damaged images, odd sizes, contradictions between pairs."""
+"""Findings in a verification set: damaged images, unusual sizes, contradictions between pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CheckedImages(NamedTuple):
     """Distinct images of a set, after decoding."""
 
     numbers: np.ndarray
-    """Number of the distinct image of each image, (2 P,) int."""
+    """For each image of the P pairs, its index among the distinct images, (2 P,) int."""
     sizes: list[tuple[int, int] | None]
     """(height, width) of each distinct image in pixels; None for a damaged one."""
     damage: list[str]
@@ -112,11 +112,17 @@ def _pair_findings(pairs: Pairs, numbers: np.ndarray) -> Iterator[str]:
 def _set_findings(pairs: Pairs) -> Iterator[str]:
     same = pairs.issame.tolist()
     if len(set(same)) == 1:
-        yield f"all {len(same)} pairs are of one kind, so that no accuracy can be measured"
+        yield (
+            f"all {len(same)} pairs are of one kind (one person or two people), so that no "
+            "accuracy can be measured"
+        )
     elif len(same) < FOLDS:
         yield f"the set has fewer than {FOLDS} pairs, got {len(same)}"
     elif unbalanced_folds(same):
-        yield (f"{unbalanced_folds(same)} of {FOLDS} consecutive folds have pairs of one kind only")
+        yield (
+            f"{unbalanced_folds(same)} of {FOLDS} consecutive folds lack pairs of one person, or "
+            "lack pairs of two people"
+        )
     try:
         find_people(pairs)
     except PairsError as error:
@@ -124,7 +130,7 @@ def _set_findings(pairs: Pairs) -> Iterator[str]:
 
 
 def decode_tile(image: Image) -> np.ndarray | None:
-    """Return the BGR pixels of an image of a set for a contact sheet; None if damaged."""
+    """Return the BGR pixels of an image for a contact sheet; None if it cannot be decoded."""
     if isinstance(image, np.ndarray) and image.ndim == 3:
         return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     data = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image

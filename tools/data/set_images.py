@@ -23,16 +23,17 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 class SetImages:
     """Reads image files for a verification set; each file is read once.
 
-    JPEGs and PNGs of the size of the set are kept byte for byte, other formats are encoded as JPEG.
+    Complete PNGs of the size of the set, and JPEGs that fit as `image_fitting` explains, are kept
+    byte for byte.  All other images are encoded as JPEG.
 
     Parameters
     ----------
     wanted
-        Size and coding of the images.
+        Size and encoding of the images.
     resize
         Resize images of other sizes; False: refuse them.
     warnings
-        Open redirection of the warnings of image libraries.
+        Redirection of the warnings of image libraries, which must be active.
     """
 
     def __init__(self, wanted: ImageFormat, resize: bool, warnings: DecoderWarnings):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Complete the files of a pack, and move them from the state folder to the output folder."""
+"""Complete the files of a packed set, and move them from the state folder to the output folder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ complete set."""
 
 
 def publish(out: Path, plan: PackPlan, packing: Packing) -> dict[str, Any]:
-    """Write the remaining files of a pack, and rename all files to their places.
+    """Write the remaining files of a packed set, and move all files to the output folder.
 
     If the process is killed, a later process can call the function again.
 
@@ -104,7 +104,7 @@ def _write_files(state: Path, plan: PackPlan, result: PackResult) -> None:
 
 
 def describe(plan: PackPlan, result: PackResult) -> dict[str, Any]:
-    """Return the report of a pack, as JSON types."""
+    """Return the report of a packed set, as JSON types."""
     sources, wanted = plan.sources, plan.options.format
     held = [sources.names[identity] for identity in result.images[HELD]]
     packed = {*result.images[TRAIN], *result.images[HELD]}
@@ -145,7 +145,7 @@ def _choose_pairs(plan: PackPlan, result: PackResult) -> ChosenPairs:
 
 
 def read_report(out: Path) -> dict[str, Any] | None:
-    """Return the report of a complete pack; None if the folder holds none."""
+    """Return the report of a complete packed set; None if the folder holds no such set."""
     if read_property(out / "property").image_size is None or not os.path.isfile(out / REPORT):
         return None
     try:

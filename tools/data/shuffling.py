@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Merge record sets into one record set in random order, for the window reader.
+"""Merge record sets into one record set in random order, for ``data.reader=window``.
 
-The new set has all images with unchanged JPEG bytes, without header and identity records.
+The new set has all images with unchanged JPEG bytes.  It has no header and no identity records.
 
 The functions read and write sequentially.  The first pass distributes the images to temporary
 bucket files in the output folder; each bucket holds one part of the new order.  The second pass
-reads one bucket after another and sorts its images in memory.  If all images fit into the memory,
-there are no bucket files.
+reads one bucket after another and sorts its images in memory.  If all images fit into the memory
+limit, there are no bucket files.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def shuffle(
     labels
         How to combine the labels of several sets, "stacked" or "shared", as in ``data.labels``.
     memory_bytes
-        Bytes of memory for images; at least four times the largest image is used.  The new order
-        does not depend on this value.
+        Bytes of memory for images.  A value below four times the size of the largest image is
+        raised to this product.  The new order does not depend on this value.
     progress
         Function that is called with the name of the phase and the numbers of finished and of all
         images.
@@ -118,7 +118,8 @@ class _Plan:
     bucket_bounds
         Bucket k holds the rows ``order[bucket_bounds[k] : bucket_bounds[k + 1]]``.
     load_bounds
-        Load k of the first pass reads ``file_order[load_bounds[k] : load_bounds[k + 1]]``.
+        The first pass reads the images in loads that fit into the buffer.  Load k has the rows
+        ``file_order[load_bounds[k] : load_bounds[k + 1]]``.
     bucket : (N,)
         Number of the bucket that holds each row.
     buffer_bytes
@@ -132,8 +133,8 @@ class _Plan:
         self.order = np.random.default_rng(seed).permutation(count)
         file_order = records.file_order()
         self.file_order = np.arange(count) if file_order is None else file_order
-        # All buckets have equally many images.  Without the minimum of four times the largest
-        # image, a single large image could reduce every bucket to one image.
+        # All buckets but the last have equally many images.  Without the minimum of four times the
+        # largest image, a single large image could reduce every bucket to one image.
         max_bytes = max(memory_bytes, 4 * int(sizes.max()))
         self.bucket_bounds = _equal_bounds(sizes[self.order], max_bytes)
         self.load_bounds = _bounds(sizes[self.file_order], max_bytes)

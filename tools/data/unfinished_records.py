@@ -26,7 +26,7 @@ class Piece(NamedTuple):
     """Line of the journal about one piece of the work."""
 
     part: str
-    """Name of the set that the piece belongs to."""
+    """Name of the set that the piece belongs to, such as "train"."""
     rec_bytes: int
     """Size of the .rec after the piece."""
     idx_bytes: int
@@ -37,7 +37,7 @@ class Piece(NamedTuple):
     changes: dict[str, int]
     """Number of images by what was done to them."""
     rejected: list[tuple[int, str]]
-    """Pairs (index of the image, reason) of the images that are no images."""
+    """Pairs (index of the file, reason) of the files that are no usable images."""
 
 
 HEADER_BYTES = len(record_bytes(0, [0.0, 0.0]))
@@ -85,7 +85,7 @@ class UnfinishedRecords:
         return True
 
     def cut(self) -> None:
-        """Cut the files off after the last piece; without a piece, write the start of the files."""
+        """Truncate the files after the last piece; without a piece, write the header record."""
         header = [record_bytes(0, [0.0, 0.0]), b"0\t0\n"]
         for file, size, start in zip(self._files, self._sizes, header, strict=True):
             if os.fstat(file).st_size < size:
@@ -109,7 +109,7 @@ class UnfinishedRecords:
         block
             Records of the images.  The method fills in their keys and labels.
         changes, rejected
-            Entries of the line.
+            Entries with these names in the line.
         """
         previous = self.identities[-1] if self.identities else -1
         is_first = np.diff(identities, prepend=previous) != 0
@@ -151,7 +151,7 @@ class UnfinishedRecords:
         for file, data in zip(self._files, tail, strict=True):
             _write(file, data)
         header = record_bytes(0, [float(first), float(first + len(self._ranges))])
-        with open(self.rec, "r+b") as start:  # O_APPEND ignores positions
+        with open(self.rec, "r+b") as start:  # without O_APPEND, which ignores positions
             start.write(header)
         for file in self._files:
             os.fsync(file)
@@ -163,7 +163,7 @@ class UnfinishedRecords:
 
 
 class Journal:
-    """Append-only file that lists the finished pieces of one task; one process may hold the file.
+    """Append-only file that lists the finished pieces of one task; a lock admits one process.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ class Journal:
     Raises
     ------
     ValueError
-        If another process holds the journal, or if the journal belongs to another plan.
+        If another process has locked the journal, or if the journal belongs to another plan.
     """
 
     def __init__(self, path: Path, plan: str):
@@ -186,7 +186,7 @@ class Journal:
             os.close(self._file)
             raise ValueError(
                 f"{path.parent}: another process writes to this folder, got a locked journal; wait "
-                "until this process ends"
+                "until that process ends"
             ) from None
         self._lines = self._read()
         if not self._lines:
@@ -200,7 +200,7 @@ class Journal:
             )
 
     def _read(self) -> list[dict[str, Any]]:
-        """Return the lines of the journal; cut an incomplete last line off."""
+        """Return the lines before the first damaged one; truncate the file after them."""
         lines: list[dict[str, Any]] = []
         self._ends = [0]
         data = b"".join(iter(lambda: os.read(self._file, _READ_BYTES), b""))
@@ -230,7 +230,7 @@ class Journal:
         ]
 
     def keep(self, count: int) -> None:
-        """Forget all pieces but the first ``count``."""
+        """Remove all pieces but the first ``count`` from the journal."""
         del self._ends[count + 2 :]
         os.ftruncate(self._file, self._ends[-1])
 

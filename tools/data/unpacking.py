@@ -31,7 +31,7 @@ _SUFFIXES = (
     (b"II*\0", ".tif"),
     (b"MM\0*", ".tif"),
 )
-"""Beginning and suffix of the image formats; ".jpg" stands for others."""
+"""First bytes of each image format, and its suffix; images of other formats get ".jpg"."""
 
 
 def folder_names(opened_set: NamedSet) -> list[str]:
@@ -63,10 +63,10 @@ def _plan(opened_set: NamedSet) -> str:
 
 
 def unpack(out: Path, opened_set: NamedSet, progress: ProgressFunction) -> None:
-    """Write each image to ``out/<identity>/<key>.jpg``.
+    """Write each image to ``out/<identity>/<key>`` with the suffix of its format.
 
-    The folder of an identity appears when all of its images are written, so a repeated call
-    continues with the first missing folder.  While files are missing, ``out`` holds a folder
+    The folder of an identity appears when all of its images are written, so a repeated call writes
+    only the missing folders.  While files are missing, ``out`` holds a folder
     ``.unfinished-unpack``.
     """
     records, state = opened_set.records, out / STATE_FOLDER

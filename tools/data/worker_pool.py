@@ -20,7 +20,7 @@ import numpy as np
 from launch.ranks.lifeline import end_with_parent
 
 MAX_PROCESSES = 256
-_PIECES_PER_WORKER = 2  # number of pieces that a worker has at a time, so that it never waits
+_PIECES_PER_WORKER = 2  # one in progress and one queued, so that a worker never waits
 
 
 class WorkerError(ValueError):
@@ -48,7 +48,7 @@ class WorkerPool:
     """Forked processes that call one function with the numbers of pieces.
 
     Piece number k goes to process k modulo ``processes``.  The processes end when the pool is
-    closed, and also when this process is killed.
+    closed, and also when the process that made the pool is killed.
 
     Parameters
     ----------

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verify a symbol with GluonFR:  python gluonfr_verification_worker.py SETTINGS.json
+"""Measure the verification accuracy of an MXNet symbol with GluonFR's code.
 
-GluonFR's data set and metric run unmodified, in the order of GluonFR's scripts/test_script.py.
-The script has two metrics.  It resets the metric without mirror images before each set, and never
-resets the metric with mirror images.  See `tools.compare_verification` for the settings and
-the output.
+    python gluonfr_verification_worker.py SETTINGS.json
+
+The classes of GluonFR's data set and metric run unmodified, called as in GluonFR's
+scripts/test_script.py.  The script has two metrics.  It resets the metric without mirror images
+before each set, and never resets the metric with mirror images.  `tools.compare_verification`
+writes the settings, and reads the output: one JSON line for each set.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def update(net: Any, batch: Any, plain: Any, flipped: Any) -> None:
 
 
 def main(settings: Path) -> None:
-    """Print one JSON line for each set."""
+    """Print one JSON line with the accuracies and the seconds of each verification set."""
     given = json.loads(settings.read_text())
     restore_old_scipy(given["packages"])
     sys.path.insert(0, given["gluonfr"])
@@ -64,8 +66,8 @@ def main(settings: Path) -> None:
             update(net, batch, plain, flipped)
         found = [float(metric.get()[2]) for metric in (plain, flipped)]
         seconds = time.perf_counter() - start
-        # The script does not reset the metric of the mirror images between sets.  Compute the value
-        # after a reset, which includes the pairs of this set only.
+        # GluonFR's script does not reset the metric with mirror images between sets.  Compute also
+        # the value with a reset before this set, from the pairs of this set only.
         count = len(source)
         alone._dists, alone._issame = flipped._dists[-count:], flipped._issame[-count:]
         result = {"no flip": found[0], "flip as published": found[1], "seconds": seconds}

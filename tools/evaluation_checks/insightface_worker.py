@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verify a symbol with InsightFace's verification.py:  python insightface_worker.py SETTINGS.json
+"""Measure the verification accuracy of an MXNet symbol with InsightFace's verification.py.
 
-The file recognition/arcface_mxnet/common/verification.py runs unmodified.  See
-`tools.compare_verification` for the settings and the output.
+    python insightface_worker.py SETTINGS.json
+
+InsightFace's file recognition/arcface_mxnet/common/verification.py runs unmodified.
+`tools.compare_verification` writes the settings, and reads the output: one JSON line for each set.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def load(path: Path) -> Any:
 
 
 def main(settings: Path) -> None:
-    """Print one JSON line for each set."""
+    """Print one JSON line with the accuracies and the seconds of each verification set."""
     given = json.loads(settings.read_text())
     restore_old_scipy(given["packages"])
     place = "recognition/arcface_mxnet/common/verification.py"

@@ -20,7 +20,9 @@ def restore_old_scipy(packages: str) -> None:
     sys.path.append(packages)
     import scipy
     import scipy.interpolate
-    import sklearn.model_selection  # noqa: F401  imports parts of SciPy that call interp1d
+
+    # scikit-learn loads SciPy modules that use interp1d, so import it before the replacement.
+    import sklearn.model_selection  # noqa: F401
 
     sys.modules["scipy.misc"] = scipy.misc = types.ModuleType("scipy.misc")
     scipy.interpolate.interp1d = _interpolate

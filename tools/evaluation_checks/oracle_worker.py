@@ -35,16 +35,16 @@ def fold_accuracies(distances: np.ndarray, issame: np.ndarray) -> list[float]:
 def intervals(
     scores: np.ndarray, people: np.ndarray, threshold: float
 ) -> tuple[list[float], list[float]]:
-    """Return the intervals of FNMR and FMR that cimat computes at a threshold."""
+    """Return the confidence intervals of FNMR and FMR that cimat computes at a threshold."""
     nested: dict[int, dict[int, list[float]]] = {int(p): {} for p in np.unique(people)}
     for score, (one, two) in zip(scores.tolist(), people.tolist(), strict=False):
         nested[one].setdefault(two, []).append(score)
-        if one != two:  # cimat expects both orders of two people
+        if one != two:  # cimat expects the score under both orders of two people
             nested[two].setdefault(one, []).append(score)
     estimator = UncertaintyEstimator(nested)
     estimator.compute_binerror_metrics(threshold)
     fnmr, fmr = estimator.compute_variance(threshold)
-    # compute_binerror_metrics counts a pair of two people twice, in both orders.
+    # compute_binerror_metrics counts each score of two different people twice, in both orders.
     estimator.fp, estimator.tn = estimator.fp // 2, estimator.tn // 2
     return estimator.get_binerror_ci(threshold, fnmr, fmr)
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verify a symbol with this repository:  python our_worker.py SETTINGS.json
+"""Measure the verification accuracy of an MXNet symbol with the code of this repository.
 
-See `tools.compare_verification` for the settings and the output.
+    python our_worker.py SETTINGS.json
+
+`tools.compare_verification` writes the settings, and reads the output: one JSON line for each set.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from evaluation.set_report import report_set
 
 
 def main(settings: Path) -> None:
-    """Print one JSON line for each set."""
+    """Print one JSON line with the accuracies and the seconds of each verification set."""
     given = json.loads(settings.read_text())
     model = read_model(given["prefix"])
     net = build_net_on(model, mx.cpu())

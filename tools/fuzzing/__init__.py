@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of tools/fuzz.py: seeds, mutations, targets and the process that runs the cases."""
+"""Parts of the fuzzer, tools/fuzz.py: seed files, mutations, targets and the worker process."""

@@ -17,12 +17,16 @@ class Target(Protocol):
     """Interface of a fuzzing target, which passes changed files to one reader."""
 
     refusals: tuple[type[Exception], ...]
+    """Types of the errors with which the reader may refuse a file."""
     messages_state_value: bool
-    """Whether each message must have the form "<what>, got <value>; <what to do>"."""
+    """Whether the message of such an error must read "<what>, got <value>; <what to do>"."""
     has_address_limit: bool
-    """Whether the address space of the process may be limited; sanitizers reserve terabytes."""
+    """Whether to limit the address space of the process.
+
+    False for a build with sanitizers, because sanitizers reserve terabytes of address space.
+    """
     start_bytes: int
-    """Resident memory of the process before the first case."""
+    """Peak resident memory of the process before the first case, in bytes."""
 
     def prepare(self, folder: Path) -> None: ...
 
@@ -30,7 +34,7 @@ class Target(Protocol):
 
 
 def make_image(number: int, suffix: str = ".jpg", side: int = SIDE_PIXELS) -> bytes:
-    """Return an encoded image of random smooth colours."""
+    """Return an encoded image with a random smooth pattern; ``number`` is the random seed."""
     pixels = np.random.default_rng(number).integers(0, 255, (6, 6, 3), np.uint8)
     return cv2.imencode(suffix, cv2.resize(pixels, (side, side)))[1].tobytes()
 

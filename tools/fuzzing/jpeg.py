@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled JPEG decoder, built with the address and undefined-behaviour sanitizers.
+"""Fuzzing target: the compiled JPEG decoder, built with AddressSanitizer and UBSan.
 
 The process that loads the decoder must start with the environment variables of
 ``sanitizer_environment``, and must not import MXNet.
@@ -37,18 +37,18 @@ _TOKENS = (
 
 
 def best_level() -> str:
-    """Return the highest instruction level that this CPU and the sanitizer build support."""
+    """Return the instruction level for this CPU: "avx2" if the CPU supports it, else "baseline"."""
     flags = Path("/proc/cpuinfo").read_text()
     return "avx2" if all(flag in flags for flag in (" avx2", " fma", " bmi2")) else "baseline"
 
 
 def build(folder: Path, level: str) -> Path:
-    """Compile the decoder for one instruction level; return the path of the library."""
+    """Compile the decoder for an instruction level; return the path of the library."""
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     mxnet = importlib.util.find_spec("mxnet")
     if compiler is None or mxnet is None or mxnet.origin is None:
-        raise OSError("fuzz: the JPEG target needs g++ and MXNet's headers, got one or none; "
-                      "install g++ and run make setup")  # fmt: skip
+        raise OSError("fuzz: the JPEG target needs a C++ compiler and MXNet's headers, got at most "
+                      "one of the two; install g++ and run `make setup`")  # fmt: skip
     include = Path(mxnet.origin).parent / "include"
     sources = [ROOT / "tools/fuzzing/jpeg_only.cc", NATIVE / "jpeg/decoder.cc", NATIVE / "feed.cc"]
     path = folder / f"jpeg-{level}.so"
@@ -56,12 +56,14 @@ def build(folder: Path, level: str) -> Path:
     command = [compiler, *_OPTIONS, *_SANITIZERS, *_LEVEL[level], *folders, *map(str, sources)]
     done = subprocess.run([*command, "-o", str(path)], capture_output=True, text=True)
     if done.returncode:
-        raise OSError(f"fuzz: the decoder does not compile, got: {done.stderr[:500]}; fix this")
+        raise OSError(
+            f"fuzz: the JPEG decoder does not compile, got {done.stderr[:500]}; fix this error"
+        )
     return path
 
 
 def sanitizer_environment(library: Path) -> dict[str, str]:
-    """Return the environment variables with which a process can load the library."""
+    """Return the environment variables that a process needs to load the library of `build`."""
     compiler = os.environ.get("CXX", "g++")
     paths = [
         subprocess.run(
@@ -78,7 +80,7 @@ def sanitizer_environment(library: Path) -> dict[str, str]:
 
 
 class Jpeg:
-    """Fuzzing target: an accepted image must have the pixels that libjpeg-turbo decodes."""
+    """Fuzzing target: each image that the decoder accepts must have the pixels of libjpeg-turbo."""
 
     refusals: tuple[type[Exception], ...] = ()
     messages_state_value, has_address_limit = True, False
@@ -118,7 +120,8 @@ class Jpeg:
 
     def case(self, rng: random.Random) -> None:
         jpeg, (height, width) = rng.choice(self.seeds)
-        # The copy ends at the last byte of the JPEG, so the sanitizer detects every read beyond it.
+        # The memory of the copy ends with the last byte of the JPEG, so the sanitizer detects every
+        # read beyond this byte.
         data = np.frombuffer(mutate(rng, jpeg, _TOKENS), np.uint8).copy()
         addresses, sizes = np.array([data.ctypes.data]), np.array([data.size])
         out = np.full((1, height, width, 3), 77, np.uint8)
@@ -133,8 +136,11 @@ class Jpeg:
             return
         found = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if found is None or not np.array_equal(found[:, :, ::-1], out[0]):
-            raise AssertionError("an accepted image has other pixels than libjpeg-turbo gives")
+            raise AssertionError(
+                "the decoder accepted an image, but libjpeg-turbo gives other pixels or none"
+            )
         if flag[0] or cut_off:
             raise AssertionError(
-                "the decoder reports an accepted image as cut off or as one of another size"
+                "the decoder accepted an image, but the library reports the image as cut off or as "
+                "having another size"
             )

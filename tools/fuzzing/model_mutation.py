@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Randomly change model files: inside the container, which stays readable, or in the raw bytes."""
+"""Randomly change model files: their raw bytes, or the content of a zip file, header or graph."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ _LENGTH_BYTES = 8
 def mutate_model(rng: random.Random, name: str, data: bytes, tokens: Sequence[bytes]) -> bytes:
     """Return a changed copy of a model file.
 
-    In most cases the change is inside the container: in a member of a zip file, in the header of a
-    .safetensors file, or in a message of an .onnx file.
+    In three formats, most changes are inside the container, which itself stays readable: in a
+    member of a zip file, in the header of a .safetensors file, or in the graph of an .onnx file.
+    All other changes are in the raw bytes.
 
     Parameters
     ----------
     rng
         Source of all random choices.
     name
-        Name of the file, whose suffix states the format.
+        Name of the file; its suffix states the format.
     data
         Content of the file.
     tokens
-        Byte strings that mean something in the formats.
+        Byte strings with a meaning in the formats, such as keywords; some changes insert them.
     """
     if rng.random() < _INSIDE_FRACTION:
         if data.startswith(b"PK"):
@@ -45,7 +46,7 @@ def mutate_model(rng: random.Random, name: str, data: bytes, tokens: Sequence[by
 
 
 def _change_member(rng: random.Random, data: bytes, tokens: Sequence[bytes]) -> bytes:
-    """Change one member of a zip file, in most cases the pickle."""
+    """Change or delete one member of a zip file, in most cases the pickle data.pkl."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = next(name for name in members if name.endswith("data.pkl"))
@@ -64,14 +65,14 @@ def _change_member(rng: random.Random, data: bytes, tokens: Sequence[bytes]) -> 
 
 
 def _change_header(rng: random.Random, data: bytes, tokens: Sequence[bytes]) -> bytes:
-    """Change the JSON header of a .safetensors file, and adapt the stated length of the header."""
+    """Change the JSON header of a .safetensors file, and set the length field to its new length."""
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     header = mutate(rng, data[_LENGTH_BYTES:end], tokens)
     return len(header).to_bytes(_LENGTH_BYTES, "little") + header + data[end:]
 
 
 def _change_graph(rng: random.Random, data: bytes) -> bytes:
-    """Change nodes, attributes, shapes and names of an ONNX graph."""
+    """Make one to four random changes to the nodes, tensors and inputs of an ONNX graph."""
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeds of model files: tiny networks, saved in each format."""
+"""Save tiny networks in each model format, as seed files for the fuzzer."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def save_model_seeds(folder: Path) -> None:
     net.export(str(folder / "symbol"))
     export_model(_stored_model(NET), folder / "onnx-net.onnx", format="onnx")
     (folder / "onnx-net.onnx.md").unlink()
-    # arcface_torch has MobileFaceNet in width 1 only.
+    # arcface_torch has MobileFaceNet with width 1 only.
     model = _stored_model({**NET, "width": 1.0})
     arrays = {torch_name(NET["name"], own): values for own, values in model.parameters.items()}
     safetensors.numpy.save_file(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random changes of files; the same random generator gives the same changes."""
+"""Random changes of files; random generators with equal seeds give equal changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MORE_EXTREMES = (0xFFFF_FFFF, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 def mutate(
     rng: random.Random, data: bytes, tokens: Sequence[bytes] = (), max_bytes: int = MAX_BYTES
 ) -> bytes:
-    """Return a changed copy of a file: one to eight random changes.
+    """Return a copy of a file with one to eight random changes.
 
     Parameters
     ----------
@@ -24,7 +24,8 @@ def mutate(
     data
         Content of the file.
     tokens
-        Byte strings that mean something in the format of the file, such as keywords.
+        Byte strings with a meaning in the format of the file, such as keywords; some changes insert
+        them.
     max_bytes
         Largest size of the result.
     """
@@ -93,7 +94,7 @@ def _insert_token(rng: random.Random, data: bytearray, tokens: Sequence[bytes]) 
 
 
 def _change_digits(rng: random.Random, data: bytearray, tokens: Sequence[bytes]) -> bytearray:
-    """Replace a decimal number."""
+    """Replace one decimal digit with a text such as "0", "-1", "nan" or a long number."""
     places = [i for i, byte in enumerate(data[:4096]) if 0x30 <= byte <= 0x39]
     if places:
         at = rng.choice(places)

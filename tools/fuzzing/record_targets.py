@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets of the fuzzer: the check of record sets, and local copies of remote sets."""
+"""Fuzzing targets: the check of record sets, and local copies of remote record sets."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def _write_seed(folder: Path, header: bool) -> dict[str, bytes]:
 
 
 class Check(BaseTarget):
-    """Record sets (.rec, .idx and property): check the set, and count its clean images."""
+    """Fuzzing target: check changed record sets (.rec, .idx, property), and write some reports."""
 
-    messages_state_value = False  # the message "cannot be decoded" has no value to state
+    # The message "cannot be decoded" contains no value after "got".
+    messages_state_value = False
 
     def prepare(self, folder: Path) -> None:
         from tools.data.check_report import write_report
@@ -36,10 +37,11 @@ class Check(BaseTarget):
         self.refusals, self.folder = (RecordError,), folder
         self.seeds = [_write_seed(folder / f"seed-{header}", header) for header in (True, False)]
         (folder / "set").mkdir()
-        for header in (True, False):  # the check also imports the modules that the cases need
+        # Every seed must pass the check.  The check also imports the modules that the cases need.
+        for header in (True, False):
             checked = check_set(folder / f"seed-{header}", threads=1, near_duplicates=True)
             if checked.findings.counts["damaged"]:
-                raise AssertionError("a seed is damaged")
+                raise AssertionError("the check reports damaged images in an unchanged seed set")
         self.check, self.write = check_set, write_report
 
     def case(self, rng: random.Random) -> None:
@@ -50,16 +52,16 @@ class Check(BaseTarget):
         for name in _NAMES:
             (place / name).write_bytes(files[name])
         checked = self.check(place, threads=1, near_duplicates=rng.random() < 0.5)
-        if rng.random() < 0.1:  # seldom, because writing takes longer than reading
+        if rng.random() < 0.1:  # Writing a report is slow, so few cases write one.
             self.write(out, checked)
         if not 0 <= checked.clean_images <= checked.images:
             raise AssertionError(
-                "the index without the faulty records lists more images than the complete index"
+                "the number of faultless images is below 0 or above the number of all images"
             )
 
 
 class Remote(BaseTarget):
-    """Manifests of local copies: a damaged manifest must never change the copied bytes."""
+    """Fuzzing target: a damaged manifest must never change the local copy of a remote set."""
 
     def prepare(self, folder: Path) -> None:
         self.refusals = (RecordError,)
@@ -80,4 +82,4 @@ class Remote(BaseTarget):
         self.copy.with_name(name).write_bytes(content)
         place = self._copy()
         if any(place.with_name(n).read_bytes() != self.files[n] for n in _NAMES):
-            raise AssertionError("the local copy has other bytes than the remote set")
+            raise AssertionError("the bytes of the local copy differ from those of the remote set")

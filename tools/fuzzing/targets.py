@@ -24,9 +24,10 @@ from tools.fuzzing.mutation import mutate
 
 
 class Records(BaseTarget):
-    """Record sets (.rec, .idx and property): open the set, then read all images."""
+    """Fuzzing target: open changed record sets (.rec, .idx, property); read up to 16 images."""
 
-    messages_state_value = False  # the message "cannot be decoded" has no value to state
+    # The message "cannot be decoded" contains no value after "got".
+    messages_state_value = False
 
     def prepare(self, folder: Path) -> None:
         from ops import guard, loader_kernels, use
@@ -71,7 +72,7 @@ class Records(BaseTarget):
 
 
 class Index(BaseTarget):
-    """Cached index of a record set: a damaged cache must never change which records are opened."""
+    """Fuzzing target: a damaged cached index must never change which records are opened."""
 
     def prepare(self, folder: Path) -> None:
         from pipeline.records.open import open_records
@@ -96,7 +97,7 @@ class Index(BaseTarget):
 
 
 class Bin(BaseTarget):
-    """Verification sets: read and check the set, then decode some of its images."""
+    """Fuzzing target: read and check changed verification sets, then decode eight images."""
 
     # fmt: off
     tokens = (
@@ -135,9 +136,10 @@ class Bin(BaseTarget):
 
 
 class Yaml(BaseTarget):
-    """Configurations, as files and as arguments of the command line."""
+    """Fuzzing target: load a changed configuration file, or changed command-line overrides."""
 
-    messages_state_value = False  # a message lists several problems, each in its own words
+    # One message can list several problems, and not each problem has a value after "got".
+    messages_state_value = False
 
     # fmt: off
     tokens = (
@@ -175,7 +177,11 @@ class Yaml(BaseTarget):
 
 
 class Checkpoint(BaseTarget):
-    """Run folders with one changed file; in most cases the manifest states the file's new hash."""
+    """Fuzzing target: open run folders with one changed file.
+
+    For most changed files of a checkpoint, the manifest states the new hash, so that the reader
+    does not refuse the file because of its hash.
+    """
 
     tokens = (b"{", b"[", b"]", b"}", b'"', b"null", b"-1", b"1e999", b"NaN", b",", b"true")
 
@@ -231,7 +237,7 @@ class Checkpoint(BaseTarget):
 
 
 class Models(BaseTarget):
-    """Model files of other projects, in every format that interchange reads."""
+    """Fuzzing target: open changed model files, in every format that ``interchange`` reads."""
 
     # fmt: off
     tokens = (
@@ -255,7 +261,7 @@ class Models(BaseTarget):
         for file in sorted((folder / "seeds").iterdir()):
             self.models.setdefault(file.name.partition("-")[0], {})[file.name] = file.read_bytes()
         (folder / "changed").mkdir()
-        # No seed may be refused.  The calls also import the modules that the cases need.
+        # Every seed must be accepted.  The calls also import the modules that the cases need.
         for files in self.models.values():
             open_model(folder / "seeds" / sorted(files)[0])
         self.open_model, self.mutate = open_model, mutate_model

@@ -25,7 +25,7 @@ class _StorageType:
 class Storage:
     """Elements of one or several tensors.
 
-    ``kind`` is the first part of the class name in PyTorch, such as "Float".
+    ``kind`` is the first part of the name of its PyTorch class: "Float" for torch.FloatStorage.
     """
 
     def __init__(self, elements: np.ndarray, kind: str | None = None) -> None:
@@ -65,7 +65,7 @@ def tensor(values: np.ndarray, kind: str | None = None) -> Tensor:
 
 @contextlib.contextmanager
 def fake_torch() -> Iterator[types.ModuleType]:
-    """Provide the modules and names that PyTorch's pickles use, during a with block."""
+    """Put stubs of torch and torch._utils into sys.modules in a with block; yield that of torch."""
     modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils")}
     for kind in ("Float", "Double", "Half", "Long", "BFloat16"):
         name = f"{kind}Storage"
@@ -87,7 +87,7 @@ def fake_torch() -> Iterator[types.ModuleType]:
 
 
 def dump(content: object) -> tuple[bytes, dict[str, Storage]]:
-    """Return the pickle of an object, and its storages by key."""
+    """Return the pickle of an object, and the storages of its tensors by key."""
     storages: dict[int, tuple[str, Storage]] = {}
     file = io.BytesIO()
     with fake_torch() as torch:

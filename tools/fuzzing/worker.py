@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run cases of one target in this process: python -m tools.fuzzing.worker TARGET SEED FIRST ...
+"""Run cases of one fuzzing target: python -m tools.fuzzing.worker TARGET SEED FIRST ...
 
-The process ends at the first finding.  ``tools.fuzz`` starts it and reads its report.
+The process ends at the first finding, which is a case that fails in an unexpected manner.
+``tools.fuzz`` starts the process and reads its report.
 """
 
 from __future__ import annotations
@@ -36,15 +37,18 @@ def case_random(seed: int, target: str, number: int) -> random.Random:
 def run_case(target: Any, rng: random.Random) -> str:
     """Run one case; return "accepted", "refused" or a description of a finding.
 
-    A refusal is an error of a type in ``target.refusals``, with a message of the form
-    "<what>, got <value>; <what to do>".
+    A refusal is an error of a type in ``target.refusals``.  If ``target.messages_state_value`` is
+    true, its message must have the form "<what>, got <value>; <what to do>".
     """
     try:
         target.case(rng)
     except target.refusals as error:
         text = str(error)
         if len(text) > MAX_MESSAGE_CHARACTERS or "Traceback" in text:
-            return f"message of more than {MAX_MESSAGE_CHARACTERS} characters: {text[:500]!r}"
+            return (
+                f"message with a traceback or with more than {MAX_MESSAGE_CHARACTERS} characters: "
+                f"{text[:500]!r}"
+            )
         # "NAME: unknown key" and "unknown net 'NAME'" state the value without the word "got".
         stated = (" got" in text and ";" in text) or ": unknown " in text
         if target.messages_state_value and not stated:
@@ -56,7 +60,7 @@ def run_case(target: Any, rng: random.Random) -> str:
 
 
 def run(target: Any, name: str, seed: int, numbers: range, seconds: float, folder: Path) -> None:
-    """Run cases until a finding or the end of the time; write the report to ``folder``."""
+    """Run the cases ``numbers`` until a finding or the time limit; write a report to ``folder``."""
     with (folder / NUMBER_FILE).open("w+b") as file:
         file.write(bytes(8))
         file.flush()
@@ -72,7 +76,7 @@ def run(target: Any, name: str, seed: int, numbers: range, seconds: float, folde
         faulthandler.cancel_dump_traceback_later()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if result in ("accepted", "refused") and peak > target.start_bytes + MEMORY_LIMIT_BYTES:
-            result = f"needs {peak >> 20} MiB of memory"
+            result = f"the process needs {peak >> 20} MiB of memory, more than its limit"
         if result not in ("accepted", "refused"):
             finding = result
             break
@@ -83,7 +87,10 @@ def run(target: Any, name: str, seed: int, numbers: range, seconds: float, folde
 
 
 def _limit_memory(target: Any) -> None:
-    """Limit the address space to the memory in use now plus MEMORY_LIMIT_BYTES."""
+    """Set ``target.start_bytes``, and limit the growth of the address space to MEMORY_LIMIT_BYTES.
+
+    There is no limit if ``target.has_address_limit`` is false.
+    """
     target.start_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if target.has_address_limit:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -102,7 +109,8 @@ def main(arguments: list[str]) -> None:
     numbers = range(int(first), int(first) + int(count))
     run(target, name, int(seed), numbers, float(seconds), Path(folder))
     sys.stdout.flush()
-    os._exit(0)  # skips the exit handlers of libraries: they may be slow or print errors
+    # The exit handlers of libraries may be slow or print errors; os._exit() skips them.
+    os._exit(0)
 
 
 if __name__ == "__main__":

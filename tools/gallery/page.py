@@ -27,7 +27,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Row:
-    """Results of training with one loss, as the page shows them."""
+    """Results of training with one loss, for the page and for the JSON file of results."""
 
     name: str
     image: str

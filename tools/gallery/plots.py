@@ -17,12 +17,12 @@ MAX_POINTS = 10_000
 SUBPIXEL_BITS = 4
 """Number of fractional bits in the coordinates that OpenCV gets."""
 INSIDE_QUANTILE = 0.999
-"""Fraction of the points that must be inside each of the four edges of a panel."""
+"""For each of the four edges of a panel, the fraction of the points on its inner side."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, PAPER, GREY = (40, 40, 40), (255, 255, 255), (205, 205, 205)
 CIRCLE_BINS = 720
 SHEET_COLUMNS, SMALL, NAME = 6, 196, 20
-"""Columns of the sheet; side of a small panel, and height of the name above it, in pixels."""
+"""Columns of `sheet`; side of a panel there, and height of the name above the panel, in pixels."""
 SHEET_JPEG_QUALITY = 75
 
 

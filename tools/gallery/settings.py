@@ -14,15 +14,15 @@ class Setting:
     head: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the head."""
     rule: str = "cosine"
-    """Classification rule of the accuracy; see `tools.gallery.training.classify`."""
+    """Classification rule for the accuracy; see `tools.gallery.training.classify`."""
     lr: float = 0.1
     epochs: float = 5
     batch: int = 256
     warmup: float = 0.1
-    """Fraction of the run during which the learning rate rises."""
+    """Fraction of the run, from its start, during which the learning rate rises."""
     clip_norm: float = 2.0
     centre_length: float = 0.0
-    """Radius of the circle of the first class centres; 0 means that the head initialises them."""
+    """Radius of the circle on which the class centres start; 0 keeps the head's initial values."""
     by_person: bool = False
     """Whether a batch has equally many images of each digit, which losses on pairs need."""
     circle: bool = False
@@ -36,7 +36,7 @@ PAIRS: dict[str, Any] = {
     "circle": True,
 }
 AROUND: dict[str, Any] = {"centre_length": 1.0}
-"""Settings of heads that use only the direction of embeddings; see docs/gallery.md."""
+"""Settings of heads whose class centres start evenly spaced on a circle; see docs/gallery.md."""
 
 LOSSES = {
     "softmax": Setting(rule="product", epochs=10),
@@ -81,5 +81,6 @@ LOSSES = {
     "n_pair": Setting(
         {"length_weight": 2e-4}, **{**PAIRS, "circle": False, "batch": 40, "lr": 0.03, "epochs": 4}
     ),
-    "mps": Setting({"margin": 0.1}, **{**PAIRS, "epochs": 2}),  # all embeddings collapse
+    # With this loss all embeddings collapse to one point, so more epochs would change nothing.
+    "mps": Setting({"margin": 0.1}, **{**PAIRS, "epochs": 2}),
 }

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CLASSES = 10
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 MARGIN_START_FRACTION, MARGIN_RISE_FRACTION = 0.2, 0.3
-"""Fraction of a run without a margin, and fraction after it in which the margin rises."""
+"""Fraction of a run without a margin, and fraction of the run in which the margin then rises."""
 CIRCLE_ORDER = (1, 8, 3, 5, 0, 6, 4, 9, 7, 2)
 """Initial order of the ten class centres on the circle; neighbouring digits look similar."""
 MAX_SHIFT_PIXELS = 1
@@ -154,14 +154,14 @@ def train(name: str, setting: Setting, digits: Digits, epochs: float, seed: int)
 
 
 def _check_losses(name: str, losses: list[mx.nd.NDArray], first_step: int) -> None:
-    """Raise GalleryError if the loss of one of the last steps is not finite."""
+    """Raise GalleryError if the loss of one of the given steps is not finite."""
     # Sync: reading the losses makes the host wait for all steps since the last call.
     values = mx.nd.concat(*losses, dim=0).asnumpy()
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise GalleryError(
             f"{name}: the loss of step {first_step + bad[0]} is not finite, got {values[bad[0]]}; "
-            "lower the lr of this loss in tools/gallery/settings.py"
+            "lower the learning rate lr of this loss in tools/gallery/settings.py"
         )
 
 
@@ -209,7 +209,7 @@ def _spread_centres(head: gluon.Block, length: float) -> None:
     """Place the class centres at equal distances on a circle of radius ``length``.
 
     In two dimensions a class centre cannot move past another class centre, so training keeps the
-    initial order and distances.
+    initial order.  Several centres of one class start 0.1 rad apart.
     """
     per_class = head.weight.shape[0] // CLASSES
     angle = 2 * np.pi * np.argsort(CIRCLE_ORDER) / CLASSES

@@ -4,7 +4,8 @@
 python -m tools.gpu_day [--rehearse] [--only 3 5] [--records FOLDER] [--out FOLDER]
 
 The measurements are divided into numbered steps.  The program writes one result line per step to
-OUT/gpu_day.jsonl and the logs to OUT/gpu_day/, and prints the table of docs/gpu.md at the end.
+OUT/gpu_day.jsonl and the logs to OUT/gpu_day/.  At the end, the program prints the last table of
+docs/gpu.md with the results.
 Exit codes: 0 if no step failed; 1 if a step failed; 2 if a prerequisite is missing; 128 + N after
 signal N.
 """
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         return 128 + signal.SIGINT
     if not options.only:
         rename_old_results(options.out / LINES)
-    devices = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "no GPU: rehearsal with the CPU"
+    devices = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "rehearsal on the CPU"
     print(f"gpu_day: {devices}, {python}, results in {options.out}", flush=True)
     records = options.records.resolve()
     setting = Setting(gpus, records, options.out.resolve(), options.image)
@@ -68,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--venv",
         type=home_path,
         help="Python environment to measure (default: .venv-gpu if it exists and finds a GPU, else "
-        ".venv)",
+        ".venv; with --rehearse: .venv)",
     )
     parser.add_argument(
         "--records",
@@ -129,7 +130,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
 
 
 def rename_old_results(lines: Path) -> None:
-    """Rename an existing results file instead of overwriting it."""
+    """Rename an existing results file, so that the new results start a new file."""
     if lines.is_file():
         number = 1
         while (other := lines.with_name(f"{lines.stem}-{number}{lines.suffix}")).exists():

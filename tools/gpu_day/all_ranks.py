@@ -26,7 +26,11 @@ Growth of the memory between the last two of these steps means a leak.
 """
 COMMON = ("eval.sets=[]", "train.log_every=10", "train.checkpoint_every=100000")
 USAGE_CODE = 2
-RESERVE_S = 5.0  # No training run may use the last five seconds of the step's time limit.
+RESERVE_S = 5.0
+"""Reserve in seconds before the time limit of this measurement step.
+
+A decode mode is skipped if its training run would probably end within the reserve or later.
+"""
 MAX_GROWTH_MIB = 256
 """Tolerated growth of the GPU memory in MiB between the last two of MEMORY_STEPS."""
 
@@ -56,7 +60,7 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
                 sentences = sum("run.device" in line for line in ended.text.splitlines())
                 right = ended.code == USAGE_CODE and sentences == 1
                 wrong = (
-                    f"a training with too many ranks must end with exit code {USAGE_CODE} and one "
+                    f"a run with too many ranks must end with exit code {USAGE_CODE} and one "
                     f"line about run.device, got exit code {ended.code} and the last line {last}"
                 )
                 parts.require(what, right, last, wrong)
@@ -95,7 +99,7 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
         with parts.part(what):
             if time.monotonic() + longest > end:
                 raise Skipped(
-                    "no time remains for this training; --patience 2 doubles the time limits"
+                    "no time remains for this training run; --patience 2 doubles the time limits"
                 )
             done = train(
                 setting,
@@ -114,7 +118,7 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
 
 
 def _run_refused(setting: Setting, ranks: int, variables: dict[str, str]) -> Ended:
-    """Start a training with more ranks than visible GPUs, and return how the training ended."""
+    """Start a training run with more ranks than visible GPUs, and return how the run ended."""
     paths = [f"data.records={setting.records}", f"run.dir={setting.scratch / f'refused-{ranks}'}"]
     command = python("-m", "launch.local", "-np", str(ranks), "--cfg", MBF, *paths, *COMMON)
     return run([*command, "train.max_steps=1"], limit_s=LIMIT_S, variables=variables)
@@ -124,16 +128,17 @@ def _report_watch(parts: Parts, watch: GpuWatch, ranks: int) -> None:
     """Record whether GPU memory grew, and whether each GPU had exactly one process."""
     memory, contexts = watch.memory, watch.contexts
     if not memory:
-        parts.add("memory", "skipped", "nvidia-smi reported no memory during the training")
+        parts.add("memory", "skipped", "nvidia-smi did not report the used memory")
     else:
         by_step = {f"step {step}": f"{mib} MiB" for step, mib in memory.items()}
         values = list(memory.values())
         growth = values[-1] - values[-2] if len(values) == len(MEMORY_STEPS) else 0
-        parts.require("memory", growth <= MAX_GROWTH_MIB, by_step, f"the memory grows: {by_step}")
+        wrong = f"the memory grows by more than {MAX_GROWTH_MIB} MiB: {by_step}"
+        parts.require("memory", growth <= MAX_GROWTH_MIB, by_step, wrong)
     if not contexts:  # In a container, for example, nvidia-smi shows no processes.
         parts.add("contexts", "skipped", "nvidia-smi shows no processes here")
     else:
         # Each rank has one CUDA context; its child processes, such as loader workers, have none.
         right = len(contexts) == ranks and set(contexts.values()) == {1}
         value = f"one process on each of {ranks} GPUs"
-        parts.require("contexts", right, value, f"expected {value}, got by GPU: {contexts}")
+        parts.require("contexts", right, value, f"expected {value}, got process counts {contexts}")

@@ -73,8 +73,8 @@ def run(
     words = [str(word) for word in command]
     print("$", *[f"{k}={v}" for k, v in (variables or {}).items()], *words, flush=True)
     start = time.monotonic()
-    # The output goes to a file, not a pipe: a child process that outlives the program would keep a
-    # pipe open.
+    # The output goes to a file, not a pipe.  A child process that outlives the program would keep a
+    # pipe open, and this function would wait for the end of that process.
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             words,

@@ -25,7 +25,10 @@ STEPS = 50
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Run check and training in containers; require that too little shared memory is refused."""
+    """Run the image's check and training in containers; require that the last run is refused.
+
+    The last run has too little shared memory.
+    """
     with parts.part("containers"):
         label = f"gpu-day={os.getpid()}"
         # Containers are children of the Docker daemon, so they outlive this process.  On SIGTERM,
@@ -100,8 +103,9 @@ def _report(parts: Parts, what: str, ended: Ended, code: int, expected: str = ""
     sentence = next((line.strip() for line in ended.text.splitlines() if expected in line), "")
     right = ended.code == code and (not expected or bool(sentence))
     value = sentence if expected else ended.last_line()
+    wanted = f" and print {expected!r}" if expected else ""
     wrong = (
-        f"the program must end with exit code {code}, got exit code {ended.code}; "
+        f"the program must end with exit code {code}{wanted}, got exit code {ended.code}; "
         f"last line: {ended.last_line()}"
     )
     parts.require(what, right, f"code {ended.code}, {value}", wrong)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damage JPEGs in several ways, and test how the loader reacts to them."""
+"""Damage JPEGs in several ways, and test how the loader reacts to the damaged JPEGs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def damage(jpeg: bytes, kind: str) -> bytes:
         length = int.from_bytes(jpeg[start - 2 : start], "big") - 2
         data[start : start + length] = bytes(length)
         return bytes(data)
-    start = jpeg.index(SOS) + 14  # The scan has a header of 14 bytes, including the marker.
+    start = jpeg.index(SOS) + 14  # The scan header of a colour JPEG has 14 bytes, marker included.
     random = np.random.default_rng(len(jpeg))
     for position in random.integers(start, len(jpeg) - 2, int(kind.split()[0])):
         data[position] ^= 0x55

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the measurements (steps) of `tools.gpu_day` one after another, and record their results.
 
-A failed step does not stop the next step.  The module imports only the standard library, so that
-any Python can run it.  Only the steps run in the Python environment under test.
+A failed step does not stop the next step.  The module needs only the standard library, so that any
+Python can run it.  Only the steps run in the Python environment under test.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Day:
     def __post_init__(self) -> None:
         self._supervisor: subprocess.Popen[str] | None = None
         self.stopped_by = 0
-        """Number of the signal that stopped the day, 0 if there was none."""
+        """Number of the signal that stopped the measurements; 0 if no signal has arrived."""
 
     def run(self, steps: Sequence[Step]) -> list[dict[str, Any]]:
         """Run the steps, append a result line per step to the file LINES, and return the lines.
@@ -69,7 +69,8 @@ class Day:
         skipped.
         """
         (self.out / LOGS).mkdir(parents=True, exist_ok=True)
-        # If a supervisor is killed, its descendants become children of this process.
+        # After this call, the descendants of a killed supervisor become children of this process,
+        # so that end_all() can end them.
         supervisor.adopt_orphans()
         for number in supervisor.STOP_SIGNALS:
             # Under nohup, SIGHUP is ignored and must stay ignored.
@@ -142,7 +143,7 @@ class Day:
             preexec_fn=partial(end_with_parent, signal.SIGTERM, os.getpid()),
         )
         self._supervisor = process
-        if self.stopped_by:  # The signal arrived before self._supervisor was set.
+        if self.stopped_by:  # A signal arrived before self._supervisor was set.
             process.send_signal(signal.SIGTERM)
         answer, _ = process.communicate()
         self._supervisor = None
@@ -158,8 +159,9 @@ class Day:
 def summarize(outcome: Outcome, parts: Sequence[Part], limit_s: float, gpus: int) -> dict[str, Any]:
     """Return what the result line of a step says: state, value, and results of the step's parts.
 
-    With GPUs, the state is "measured" if at least one part was measured and no part failed.
-    Without a GPU, the state is that of the first part, which is the main one.
+    The state is "failed" if the step or one of its parts failed.  Otherwise, with GPUs, the state
+    is "measured" if at least one part was measured.  In all other cases, the state is that of the
+    first part, which is the main one.
     """
     faults = _faults(outcome, parts, limit_s)
     by_state: dict[str, dict[str, Any]] = {"measured": {}, "failed": {}, "skipped": {}}

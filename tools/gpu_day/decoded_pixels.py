@@ -23,7 +23,10 @@ AUGMENTATIONS = {
     "all": Augmentation(color_jitter=0.125, grey=0.2, jpeg_quality=(20, 60), cut_out=32, shift=8),
 }
 MAX_MEAN_DIFFERENCE = 2.0
-"""Tolerated mean difference of pixel values (0 to 255), since decoders round chroma differently."""
+"""Tolerated mean difference of pixel values (0 to 255).
+
+Decoders round chroma differently, so small differences are no faults.
+"""
 
 
 class Difference(NamedTuple):
@@ -67,7 +70,8 @@ def pixels(
     Raises
     ------
     RuntimeError
-        If the decode mode is not available on this machine.
+        If the decode mode is not available on this machine, or if the native decoder does not
+        support an image.
     """
     size = image_size(jpegs[0])
     params = choose_params(augmentation, np.arange(len(jpegs)), 3, 0, size)

@@ -55,7 +55,8 @@ def measure(setting: Setting, parts: Parts) -> None:
             "images/s",
             bool(best),
             best,
-            f"decode_grid.py ended with exit code {ended.code}; last line: {ended.last_line()}",
+            f"benchmarks/decode_grid.py timed no decode mode, got exit code {ended.code}; last "
+            f"line: {ended.last_line()}",
         )
 
 
@@ -79,4 +80,4 @@ def compare_modes(
                 found[name] = difference(image, reference[name])
             values = {name: f"{d.mean} mean, {d.largest} max" for name, d in found.items()}
             wrong = {name: values[name] for name, d in found.items() if not d.small}
-            parts.require(what, not wrong, values, f"pixels (0 to 255) differ by {wrong}")
+            parts.require(what, not wrong, values, f"pixels (0 to 255) differ too much: {wrong}")

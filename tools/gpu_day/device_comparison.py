@@ -40,7 +40,8 @@ class Agreement(NamedTuple):
     error: float
     """Largest difference of values or gradients, divided by the largest value.
 
-    Where the largest value is below 1, the difference is not divided.
+    Where the largest value is below 1, the difference is not divided.  For random outputs, see
+    `_compare_random`.
     """
     tolerance: float
     gradient: bool
@@ -81,9 +82,10 @@ def compare(case: Case, reference: mx.Context, device: mx.Context) -> Agreement:
 
 
 def _error(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Return the largest relative difference between the two arrays of a pair, over all pairs.
+    """Return the largest difference between the two arrays of a pair, over all pairs.
 
-    The difference is infinite if the shapes differ, or if NaN or infinite values differ.
+    Each difference is divided as in `Agreement.error`.  The difference is infinite if the shapes
+    differ, or if NaN or infinite values differ.
     """
     worst = 0.0
     for true, found in pairs:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check MXNet and its CUDA libraries by training for one step (step 1 of `tools.gpu_day`).
 
-In the environment .venv-gpu, the check runs ``launch.environment.gpu_check``, which loads a stub
-driver if the NVIDIA driver is missing.  In the environment for the CPU, the same net trains on the
-CPU.
+If there is an environment .venv-gpu, the step runs ``launch.environment.gpu_check`` in it, which
+loads a stub driver if the NVIDIA driver is missing.  Otherwise the same net trains on the CPU, in
+the environment for the CPU.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ print(f"mxnet {mx.__version__}: loss {before:.4f} before a training step, {after
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Train a small net with operator fusion on and off, and with another cuDNN in LD_LIBRARY_PATH.
+    """Train a small net with operator fusion on and off, and with a foreign cuDNN library.
 
-    The other cuDNN must not be loaded.
+    The foreign library is a stand-in in a folder of LD_LIBRARY_PATH, and must not be loaded.
     """
     command, kind = check_command(setting.gpus, ROOT)
     print(f"environment: {kind}", flush=True)
@@ -45,7 +45,7 @@ def measure(setting: Setting, parts: Parts) -> None:
     what = "a foreign cuDNN in LD_LIBRARY_PATH is not loaded"
     with parts.part(what):
         if "gpu_check" not in kind:
-            raise Skipped("this environment has no cuDNN: it is the environment for the CPU")
+            raise Skipped("there is no .venv-gpu, and the environment for the CPU has no cuDNN")
         folder = compile_foreign(setting.scratch / "foreign")
         path = f"{folder}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":")
         ended = run(command, limit_s=LIMIT_S, variables={"LD_LIBRARY_PATH": path})
@@ -98,5 +98,5 @@ def compile_foreign(folder: Path) -> Path:
         limit_s=LIMIT_S,
     )
     if done.code:
-        raise RuntimeError(f"the foreign cuDNN does not compile: {done.last_line()}")
+        raise RuntimeError(f"the stand-in for cuDNN does not compile: {done.last_line()}")
     return folder

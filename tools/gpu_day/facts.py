@@ -21,11 +21,15 @@ QUERY_TIMEOUT_S = 5
 LIBRARIES = ("libcuda.so.1", "libcuda.so", "libnvcuvid.so.1")
 """Libraries of the driver that the step tries to load.
 
-The libraries are CUDA, CUDA under the name that Horovod with NCCL loads, and the library of the
-JPEG hardware (A100, H100).
+In this order: CUDA; CUDA under the name that Horovod with NCCL loads; the library that the
+hardware JPEG decoder of some GPUs (A100, H100) needs.
 """
-FIELDS = ("name", "driver_version", "memory.total", "ecc.mode.current", "mig.mode.current")
-"""Fields to query from nvidia-smi, one at a time: a query with an unknown field fails."""
+FIELDS = ("driver_version", "memory.total", "ecc.mode.current", "mig.mode.current")
+"""Fields of nvidia-smi.
+
+Each field is queried separately, because a query with an unknown field fails.  The names of the
+GPUs come from the driver.
+"""
 
 
 def measure(setting: Setting, parts: Parts) -> None:
@@ -49,7 +53,7 @@ def measure(setting: Setting, parts: Parts) -> None:
 
 
 def gpus(count: int) -> dict[str, Any]:
-    """Return the properties of the GPUs and the driver, and which CUDA libraries can be loaded."""
+    """Return the properties of the GPUs and the driver, and which of LIBRARIES can be loaded."""
     from launch.environment.gpu import Driver
 
     driver = Driver()
@@ -59,7 +63,7 @@ def gpus(count: int) -> dict[str, Any]:
         if len(set(kinds)) == 1
         else {"GPUs": kinds}
     )
-    for field in FIELDS[1:]:
+    for field in FIELDS:
         if shutil.which("nvidia-smi"):
             answer = run(
                 ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"],

@@ -33,12 +33,12 @@ class GpuWatch:
         self._folder, self._due, self._clock = folder, list(steps), clock
         self._last = clock() - QUERY_INTERVAL_S
         self.memory: dict[int, int] = {}
-        """Used memory in MiB of the GPU that uses most, by training step."""
+        """Used memory in MiB of the GPU with the most used memory, by training step."""
         self.contexts: dict[str, int] = {}
         """Largest number of processes seen at a time on each GPU, by the GPU's id."""
 
     def __call__(self, process: subprocess.Popen) -> None:
-        """Query nvidia-smi if QUERY_INTERVAL_S seconds have passed since the last query."""
+        """Query nvidia-smi every QUERY_INTERVAL_S seconds, if the run has logged a step."""
         if self._clock() - self._last < QUERY_INTERVAL_S:
             return
         self._last = self._clock()

@@ -23,9 +23,9 @@ from nets.mobilefacenet import MobileFaceNet
 PEOPLE, IMAGES_PER_PERSON, EMBEDDING_SIZE, CLASSES = 6, 3, 16, 20
 IMAGE_SIZE, IMAGES = (48, 48), 4
 DEVICES = ("cpu", "gpu")
-"""Device types for which nets and heads are traced, as some blocks differ on a GPU."""
+"""Device types for which to trace nets and heads: some blocks use other operators on a GPU."""
 MXNET_VERSION = 10901
-"""MXNet version to write into graphs, here 1.9.1: MXNet converts graphs of other versions."""
+"""Version of MXNet (1.9.1) to write into graphs; MXNet would convert graphs of older versions."""
 
 
 class Case(NamedTuple):
@@ -175,7 +175,7 @@ def forward(
         if name in wanted:
             array.attach_grad()
     mx.random.seed(11, ctx=ctx)
-    compute = mx.nd.CachedOp(graph)  # as a hybridized block computes its graph
+    compute = mx.nd.CachedOp(graph)  # A hybridized block computes its graph with CachedOp too.
     with mx.autograd.record() if wanted else mx.autograd.train_mode():
         found = compute(*arrays)
     outputs = found if isinstance(found, list) else [found]

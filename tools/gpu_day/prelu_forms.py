@@ -64,7 +64,7 @@ def forms(ctx: mx.Context) -> tuple[dict[str, Form], str]:
 
 
 def measure_forms(ctx: mx.Context, shape: tuple[int, int, int, int]) -> dict[str, dict[str, float]]:
-    """Return each implementation's error, and its ms for forward and backward pass together."""
+    """Return the error of each implementation, and the ms of a forward and backward pass."""
     random = np.random.default_rng(2)
     x, pull = (random.normal(size=shape).astype(np.float32) for _ in range(2))
     alpha = random.uniform(0.1, 0.4, shape[1]).astype(np.float32)

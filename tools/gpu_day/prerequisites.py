@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check the prerequisites of the GPU measurements before the first one starts.
 
-The module imports only the standard library.
+The module needs only the standard library.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def count_gpus(python: str) -> int:
     except subprocess.TimeoutExpired:
         raise MissingPrerequisite(
             f"the NVIDIA driver does not answer, got nothing within {DRIVER_TIMEOUT_S} s; check "
-            "the output of nvidia-smi, or rehearse with --rehearse"
+            "the output of nvidia-smi, or rehearse on the CPU with --rehearse"
         ) from None
     return int(done.stdout) if done.returncode == 0 else 0
 
@@ -69,7 +69,7 @@ def require_gpu_environment(venv: Path, gpus: int) -> None:
     if gpus and not venv.name.endswith("-gpu"):
         raise MissingPrerequisite(
             f"this machine has {gpus} GPU{'s' if gpus > 1 else ''}, so the environment must be the "
-            f"one for GPUs, got {venv}; run `make gpu`, or rehearse with --rehearse"
+            f"one for GPUs, got {venv}; run `make gpu`, or rehearse on the CPU with --rehearse"
         )
 
 

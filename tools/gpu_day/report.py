@@ -2,7 +2,7 @@
 """Write a report of the GPU measurements: the last table of docs/gpu.md with measured values.
 
 The report is step 9 of `tools.gpu_day`.  ``python -m tools.gpu_day.report OUT`` prints the report
-of earlier measurements.  The module imports only the standard library.
+of earlier measurements.  The module needs only the standard library.
 """
 
 from __future__ import annotations

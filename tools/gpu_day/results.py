@@ -98,7 +98,7 @@ def read_parts(path: Path) -> list[Part]:
         if part is None:
             shown = line[:60].decode(errors="replace")
             part = Part(
-                "results", "failed", f"line {number} of the file is no result, got {shown!r}"
+                "results", "failed", f"line {number} of the file is not a result, got {shown!r}"
             )
         found.append(part)
     return found

@@ -24,7 +24,8 @@ class Step:
     limit_s
         Time limit in seconds on a machine with GPUs.
     gpus
-        Smallest number of GPUs that the step needs; with fewer GPUs, the step is skipped.
+        Smallest number of GPUs that the step needs; with fewer GPUs, but at least one, the step is
+        skipped.
     rehearsal_s
         Time limit in seconds without a GPU; 0 means that the step is skipped without a GPU.
     command
@@ -70,7 +71,7 @@ STEPS = (
     Step(8, "containers", "containers", 45),
     Step(9, "report", "report", 10, rehearsal_s=10),
 )
-"""All steps of a day, which take at most 10 minutes with GPUs and at most 5 minutes without."""
+"""All steps; together they take at most 10 minutes with GPUs and at most 5 minutes without."""
 
 
 def choose(steps: Sequence[Step], numbers: Sequence[int]) -> list[Step]:

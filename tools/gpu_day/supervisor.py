@@ -6,7 +6,7 @@
 The supervisor is the subreaper of the command (PR_SET_CHILD_SUBREAPER).  A process that changes its
 process group or session, or whose parent ends, stays a descendant of the supervisor.  The
 supervisor ends all descendants when the command ends, when the time limit is over, and on SIGTERM,
-SIGINT or SIGHUP.  Then the supervisor prints an `Outcome` as one JSON object.  The module imports
+SIGINT or SIGHUP.  Then the supervisor prints an `Outcome` as one JSON object.  The module needs
 only the standard library.
 """
 
@@ -29,9 +29,9 @@ from typing import NamedTuple
 from launch.ranks.lifeline import end_with_parent
 
 SETTLE_S = 1.0
-"""Seconds that child processes have to end normally after the end of the command."""
+"""Seconds after the end of the command during which its child processes can end normally."""
 TERM_TO_KILL_S = 2.0
-"""Seconds that processes have to end between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL during which processes can end."""
 KILL_S = 10.0
 """Seconds to wait after SIGKILL; a process that exists longer hangs in the kernel."""
 MAX_LOG_BYTES = 16 << 20

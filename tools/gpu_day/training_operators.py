@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare results on GPU and CPU of operators that training uses outside nets and heads."""
+"""Compare, on GPU and CPU, the operators that training uses outside nets and heads."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def train(
     variables: Mapping[str, str] | None = None,
     while_running: Callable[[subprocess.Popen], object] | None = None,
 ) -> Run:
-    """Run a training with a configuration file on the record set of the setting.
+    """Train with a configuration file on the record set of the setting; return the ended run.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check training on two GPUs: equal weights, common end after a fault (`tools.gpu_day` step 6)."""
+"""Compare two ranks with one rank, and check how runs end (step 6 of `tools.gpu_day`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_CONCURRENT_RUNS = 4
 """Number of training runs at the same time; most of the time of each run is start-up."""
 LIMIT_S = 60
-STEPS, CLIP_NORM = 20, 2.0  # The gradients are clipped, because their norm exceeds CLIP_NORM.
+STEPS, CLIP_NORM = 20, 2.0  # The norm of the gradients exceeds 2.0, so clipping has an effect.
 MAX_WEIGHT_DIFFERENCE = 1e-4
 SHORT_RUNS = 6
 IMAGES = 32
@@ -38,7 +38,7 @@ DAMAGED_KEY = 11
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Compare the weights of one and two ranks; check the ends of runs after faults and signals."""
+    """Compare weights of one rank and of two ranks; check how runs end after faults and signals."""
     direct, through_host = ("gpu", "gpu host") if setting.gpus else ("straight", "host")
 
     def start(ranks: int, batch_size: int, transport: str, clip: float) -> Future:

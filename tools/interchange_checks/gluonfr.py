@@ -21,13 +21,13 @@ NETWORKS = {
     "seresnet18": "seresnet18",
     "attention56": "attention56",
 }
-"""Mapping from the first word of a file's name to the network here."""
+"""Mapping from the first word of a file's name to our name of the network."""
 INPUTS = {"ToTensor": (0.0, 255.0), "(x - 127.5) / 127.5": (127.5, 127.5)}
-"""Mapping from a name of an input to its mean and divisor."""
+"""Mapping from the name of a pixel normalisation to its mean and divisor."""
 
 
 def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
-    """Yield the result of each file and input.
+    """Yield the result of each parameter file with each pixel normalisation.
 
     Parameters
     ----------
@@ -36,13 +36,13 @@ def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
     folder
         Folder for the files of the models.
     only
-        Names of files without suffix; an empty sequence for all.
+        Names of parameter files, without suffix; an empty sequence for all.
     """
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 112, 112, 3), dtype=np.uint8)
     np.save(folder / "pixels.npy", pixels)
     worker = Path(__file__).with_name("gluonfr_worker.py")
-    # Each network has its own process, because MXNet ends a process that runs two networks whose
-    # batch normalisations have equal shapes.
+    # Each network has its own process, because MXNet may crash if one process runs two networks
+    # whose batch normalisations have equal shapes.
     for name in NETWORKS:
         if not only or any(each.split("-")[0] == name for each in only):
             command = [sys.executable, "-I", str(worker), str(checkout), str(folder), name]
@@ -56,7 +56,8 @@ def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
             error = difference(model, pixels, wanted)
             expected = NETWORKS[file.stem.split("-")[0]]
             # A batch normalisation as the first layer can absorb a mean that differs from that of
-            # our networks.  A convolution cannot, so the model stays a graph.
+            # our networks.  A convolution cannot, so such a model is imported as a general graph,
+            # not as one of our networks.
             expected = "graph" if mean == 0 and not expected.startswith("seresnet") else expected
             as_expected = model.net["name"] == expected and bool(model.head) == (
                 file.stem.startswith("classifier")

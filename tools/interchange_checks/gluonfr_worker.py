@@ -38,7 +38,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def draw(net: Any, seed: int) -> None:
-    """Draw weights, statistics and slopes at random."""
+    """Draw the weights, the running statistics and the PReLU slopes of a network at random."""
     mx.random.seed(seed)
     net.initialize(mx.init.MSRAPrelu())
     net(mx.nd.zeros((1, 3, 112, 112)))
@@ -50,7 +50,7 @@ def draw(net: Any, seed: int) -> None:
 
 
 def main(checkout: str, target: str, name: str) -> None:
-    """Write the files of one network."""
+    """Write the parameter files and the embeddings of one network."""
     sys.path.insert(0, checkout)
     models = importlib.import_module("gluonfr.model_zoo")
     folder = Path(target)

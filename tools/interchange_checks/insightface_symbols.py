@@ -71,7 +71,8 @@ class Settings(dict):
 def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
     """Yield the result of each network.
 
-    Networks in ``WITH_FIXED_GAMMAS`` have two more results: with all gammas fixed, with none fixed.
+    Networks in ``WITH_FIXED_GAMMAS`` have two more results: with ``fix_gamma`` True in every batch
+    normalisation, and with False in every one.
 
     Parameters
     ----------
@@ -150,7 +151,7 @@ def load_module(path: Path, name: str) -> Any:
 
 
 def with_fixed_gammas(symbol: mx.sym.Symbol, fixed: bool) -> mx.sym.Symbol:
-    """Return a symbol in which ``fix_gamma`` of every batch normalisation is ``fixed``."""
+    """Return a copy of a symbol in which each batch normalisation has ``fix_gamma=fixed``."""
     content = json.loads(symbol.tojson())
     for node in content["nodes"]:
         if node["op"] == "BatchNorm":

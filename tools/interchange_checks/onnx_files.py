@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check imported ONNX files against PyTorch, and exported ones against the insightface package.
 
-The interpreter ``python`` needs torch, onnx, onnxscript, insightface and opencv-python-headless.
-Install them in a separate environment.
+The option ``--python`` names the interpreter of a separate environment, which needs torch, onnx,
+onnxscript, insightface and opencv-python-headless.
 """
 
 from __future__ import annotations

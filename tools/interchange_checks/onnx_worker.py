@@ -6,9 +6,10 @@
 
 `tools.interchange_checks.onnx_files` starts this program in an environment with PyTorch, onnx,
 onnxscript and insightface.  FOLDER has pixels.npy, uint8 images (N, 112, 112, 3).  ``export`` draws
-weights, and writes embeddings.npy, folded.onnx and plain.onnx with the settings of arcface_torch's
-torch2onnx.py.  In folded.onnx only, PyTorch folds each batch normalisation into the preceding
-convolution.  ``insightface`` computes the embeddings of an ONNX file and writes insightface.npy.
+random weights, and writes embeddings.npy, folded.onnx and plain.onnx.  The ONNX files are exported
+with the settings of arcface_torch's torch2onnx.py.  In folded.onnx only, PyTorch folds each batch
+normalisation into the preceding convolution.  ``insightface`` computes embeddings with the ONNX
+file FILE, and writes insightface.npy.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def export(folder: Path, backbones: Path, name: str) -> None:
 
 
 def open_with_insightface(folder: Path, file: str) -> None:
-    """Compute the embeddings of an ONNX file with `insightface.model_zoo`."""
+    """Compute embeddings with an ONNX file, which `insightface.model_zoo` opens."""
     from insightface.model_zoo import get_model
 
     model = get_model(str(folder / file), providers=["CPUExecutionProvider"])

@@ -5,9 +5,9 @@
     python -I torch_worker.py BACKBONES load NAME FOLDER
 
 `tools.interchange_checks.arcface_torch` starts this program.  FOLDER has pixels.npy, uint8 images
-(N, 112, 112, 3).  ``save`` draws weights, and writes them in both formats of ``torch.save`` and as
-.safetensors.  It writes the embeddings as embeddings.npy.  ``load`` reads exported.safetensors with
-strict=True, and writes the embeddings as loaded.npy.
+(N, 112, 112, 3).  ``save`` draws random weights, and writes them in both formats of ``torch.save``
+and as .safetensors.  It writes the embeddings as embeddings.npy.  ``load`` loads
+exported.safetensors with strict=True, and writes the embeddings as loaded.npy.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def build(backbones: Path, name: str) -> Any:
 
 
 def draw(net: Any) -> None:
-    """Draw weights, statistics and slopes at random."""
+    """Draw the weights, the running statistics and the PReLU slopes of a network at random."""
     torch.manual_seed(1)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):

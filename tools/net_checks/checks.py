@@ -223,7 +223,10 @@ def small_options(name: str) -> dict[str, Any]:
 
 
 def smallest_side(name: str, sides: tuple[int, ...], options: Mapping[str, Any]) -> int:
-    """Return the first of ``sides``, in pixels, that a network supports; the last is not tried."""
+    """Return the first of ``sides``, in pixels, that a network supports.
+
+    If the network supports none of the earlier sides, return the last side without trying it.
+    """
     for side in sides[:-1]:
         try:
             build_net(name, (side, side), **options)

@@ -11,11 +11,11 @@ GLUONFR = "GluonFR 1.0.2"
 GLUONCV2 = "gluoncv2 0.0.64"
 NO_ACCURACY = "none published"
 
-_BIAS = "the reference has a bias before the last batch normalisation, which cancels it"
+_BIAS = "the reference has a bias before the last batch normalisation, which cancels the bias"
 _SLOPES = "PReLU has one slope per channel, in the reference one per layer"
 _TRUNK = (
-    "first stride 1 instead of 2, no last pooling and no classifier; the count compared is that of "
-    "the trunk with the classifier of 1000 classes"
+    "first stride 1 instead of 2, no last pooling and no classifier; the published count is that "
+    "of a trunk with a classifier of 1000 classes"
 )
 
 
@@ -30,11 +30,12 @@ class Published:
     parameters: int
     """Number of parameters in the source."""
     macs: int | None = None
-    """Number of multiply-accumulates for one image; for a trunk without the last layers, for an
-    image of 224x224 pixels; None if the source has another image size."""
+    """Number of multiply-accumulates for one image of 112x112 pixels.  If ``classifier`` is not 0:
+    that of the trunk alone, for one image of 224x224 pixels.  None if the source states the number
+    only for another image size."""
     classifier: int = 0
-    """Number of parameters of the classifier in ``parameters``; 0 if the count has none and the
-    network is compared with its embedding layers."""
+    """Number of those ``parameters`` that belong to a classifier.  0: the source has no classifier,
+    and ``parameters`` includes the embedding layers."""
     accuracy: str = NO_ACCURACY
     """Face accuracy in percent, with data and source."""
     difference: str = ""
@@ -74,7 +75,7 @@ def _trunk(
 
 
 _DENSENET = "Huang et al., DenseNet, arXiv:1608.06993"
-_DENSENET_DIFFERENCE = f"{_BIAS}; channels are rounded to blocks of oneDNN"
+_DENSENET_DIFFERENCE = f"{_BIAS}; numbers of channels are rounded to multiples of 16 for oneDNN"
 _SE = "Hu et al., Squeeze-and-Excitation Networks, arXiv:1709.01507"
 _ATTENTION = "Wang et al., Residual Attention Network, arXiv:1704.06904"
 _DPN = "Chen et al., Dual Path Networks, arXiv:1707.01629"

@@ -21,16 +21,20 @@ from evaluation.pairs import PairsError, read_pairs
 from launch.config.paths import home_path
 
 FOLDS = 10
-# PCA uses images of 28x28 pixels.  The first 200 components are smooth, so more pixels would not
-# change the result.
+# PCA uses images of 28x28 pixels.  The first 200 principal components vary smoothly over the image,
+# so more pixels would not change the result.
 PCA_SIDE = 28
 DIMENSIONS = (32, 64, 100, 150, 200)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print the accuracy of each baseline on the sample faces; return the exit code."""
-    parser = argparse.ArgumentParser(description="Measure baselines on the sample faces.")
-    parser.add_argument("folder", type=home_path, help="output folder of make_sample_faces.py")
+    parser = argparse.ArgumentParser(
+        description="Measure the verification accuracy of baselines on the sample faces."
+    )
+    parser.add_argument(
+        "folder", type=home_path, help="output folder of tools/make_sample_faces.py"
+    )
     folder = parser.parse_args(argv).folder
     try:
         rows = measure(folder)
@@ -69,7 +73,7 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
-    """Return the mean accuracy of ten folds; each uses the best threshold of the nine other folds.
+    """Return the mean accuracy of ten folds, each with the best threshold for the nine others.
 
     The folds consist of consecutive pairs and have equal sizes.
 
@@ -101,7 +105,7 @@ def read_training_images(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         _, lrec, flag, label = struct.unpack_from("<IIIf", data, int(offset))
         start, length = int(offset) + 8, lrec & ((1 << 29) - 1)
         # Flag 0 marks an image record, whose label is a scalar.  Header and identity records have
-        # vectors as labels.
+        # vectors as labels.  The three upper bits of lrec are 0 if the record has only one part.
         if flag == 0 and lrec >> 29 == 0:
             images.append(_decode(data[start + 24 : start + length]))
             labels.append(int(label))
@@ -122,7 +126,7 @@ def _grey(faces: np.ndarray, side: int) -> np.ndarray:
 
 
 def _cosines(rows: np.ndarray) -> np.ndarray:
-    """Return the cosine of rows 0 and 1, of rows 2 and 3, and so on: (2P, D) in, (P,) out."""
+    """Return the cosines (P,) of P pairs of rows (2P, D): rows 0 and 1, rows 2 and 3, and so on."""
     rows = rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9)
     return (rows[0::2] * rows[1::2]).sum(1)
 
@@ -133,7 +137,9 @@ def _mean_rgb_similarity(faces: np.ndarray) -> np.ndarray:
 
 
 def _whitened_components(rows: np.ndarray, count: int) -> np.ndarray:
-    """Return the first principal components of N zero-mean rows (N, D), scaled to variance 1.
+    """Return the first ``count`` principal components of N rows (N, D) with mean 0.
+
+    The projection of the rows on each returned component has variance 1.
 
     Outputs
     -------

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 IMAGE_SIZE = 112
 SUPERSAMPLE = 2
-# The front of the face is this far in front of the outline of the head, in face units.
+# Distance in face units between the front of the face and the plane of the head's outline.
 HEAD_DEPTH = 0.75
 _SUBPIXEL_BITS = 4
 
 
 class Canvas:
-    """RGB image to draw on, with the camera position from which the head is seen."""
+    """RGB image to draw on, with the position, the size and the pose of the head in this image."""
 
     def __init__(self, shot: Shot) -> None:
         side = IMAGE_SIZE * SUPERSAMPLE
@@ -85,7 +85,10 @@ class Canvas:
         self.fill(ellipse(x, y, radius, radius, 10), colour)
 
     def soften(self, points: ArrayLike, colour: ArrayLike, strength: float, blur: float) -> None:
-        """Blend a polygon with blurred edges into the image; corners and blur are in face units."""
+        """Blend a polygon with blurred edges into the image.
+
+        Corners and blur are in face units.  ``strength`` is the opacity inside the polygon, 0 to 1.
+        """
         pixels = self.project(points)
         margin = 2.0 * blur * self.unit + 2.0
         side = len(self.image)
@@ -120,7 +123,7 @@ def mix(first: ArrayLike, second: ArrayLike, fraction: float) -> np.ndarray:
 
 
 def smooth(corners: ArrayLike, closed: bool = True, rounds: int = 3) -> np.ndarray:
-    """Smooth a polygon by cutting its corners (Chaikin, 1974)."""
+    """Smooth a polygon, or an open curve, by cutting its corners (Chaikin, 1974)."""
     points = np.asarray(corners, np.float64)
     for _ in range(rounds):
         following = np.roll(points, -1, 0) if closed else points[1:]
@@ -134,7 +137,10 @@ def smooth(corners: ArrayLike, closed: bool = True, rounds: int = 3) -> np.ndarr
 def ellipse(
     x: float, y: float, width: float, height: float, count: int = 20, slant: float = 0.0
 ) -> np.ndarray:
-    """Return points (count, 2) on an ellipse around (x, y) with the half axes width and height."""
+    """Return points (count, 2) on an ellipse around (x, y), rotated by ``slant`` radians.
+
+    ``width`` and ``height`` are the semi-axes, that is half the lengths of the axes.
+    """
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
     points = np.stack([width * np.cos(angle), height * np.sin(angle)], 1)
     return rotate(points, slant) + (x, y)

@@ -23,7 +23,7 @@ SIDES = (1, -1)
 
 
 def draw_features(canvas: Canvas, person: Person, shot: Shot) -> None:
-    """Draw all features of a face; the hair behind the face must be drawn already."""
+    """Draw the head and all features of a face; draw the hair behind the head before this call."""
     t = person.traits
     skin = person.look.skin
     _draw_head(canvas, person)
@@ -71,7 +71,7 @@ def _draw_head(canvas: Canvas, person: Person) -> None:
 
 
 def _draw_folds(canvas: Canvas, t: dict[str, float], skin: np.ndarray, shot: Shot) -> None:
-    """Draw the folds between nose and mouth, and the bags under the eyes."""
+    """Draw the folds from the nose to the corners of the mouth, and the bags under the eyes."""
     mouth_y = t["nose_y"] + t["mouth_drop"]
     depth = np.clip(t["cheek_fold"] + 2.0 * shot.smile, 0, 1)
     for side in SIDES:

@@ -12,14 +12,14 @@ from tools.sample_faces.people import Person, look_distance
 
 FOLDS = 10
 LOOKS_PER_FOLD = 2
-# For a pair of two different people, the second person is one of the four people in the fold whose
-# looks are most similar to that of the first person.
+# In a pair of two different people, the second person is chosen among this many people of the fold:
+# those whose looks (skin, hair) are most similar to the look of the first person.
 NEAREST_PEOPLE = 4
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images, each as (person number, image number); `same`: whether both show one person."""
+    """Two images, each as (person number, image number), and whether they show the same person."""
 
     first: tuple[int, int]
     second: tuple[int, int]
@@ -27,7 +27,7 @@ class Pair:
 
 
 def fold_of(position: int, count: int) -> int:
-    """Return the fold, from 0 to FOLDS - 1, of person number `position` of `count` people.
+    """Return the fold (0 to FOLDS - 1) of the person at `position` (from 0) among `count` people.
 
     The numbers of people per fold differ by at most one.
     """
@@ -35,9 +35,18 @@ def fold_of(position: int, count: int) -> int:
 
 
 def look_number_of(position: int, count: int, looks: int) -> int:
-    """Return the index of the look (skin, hair) of a person in the verification set.
+    """Return the number of the look (skin, hair) of a person in the verification set.
 
     The people of a fold share LOOKS_PER_FOLD looks, so that different people often look alike.
+
+    Parameters
+    ----------
+    position
+        Position of the person, from 0 to count - 1.
+    count
+        Number of people in the verification set.
+    looks
+        Number of looks.
     """
     return (LOOKS_PER_FOLD * fold_of(position, count) + position % LOOKS_PER_FOLD) % looks
 
@@ -47,9 +56,9 @@ def choose_pairs(
 ) -> list[Pair]:
     """Choose the pairs of the verification set; return them fold by fold.
 
-    In half of the pairs of a fold, both images show the same person.  No image is in two pairs.  No
-    person is in two folds, unless there are fewer than two people per fold: in this case, all
-    people are in all folds.
+    In half of the pairs of a fold, both images show the same person.  No image is in two pairs.
+    Each person is in one fold only.  But with fewer than two people per fold, each fold uses all
+    people.
 
     Parameters
     ----------
@@ -88,7 +97,10 @@ def choose_pairs(
 def similar_people(
     number: int, members: list[int], person_of: Callable[[int], Person]
 ) -> list[int]:
-    """Return the NEAREST_PEOPLE of `members` who look most similar to person `number`."""
+    """Return the people of `members` who look most similar to person `number`, nearest first.
+
+    There are at most NEAREST_PEOPLE of them, and person `number` is not among them.
+    """
     look = person_of(number).look
     others = [m for m in members if m != number]
     return sorted(others, key=lambda m: look_distance(look, person_of(m).look))[:NEAREST_PEOPLE]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose random people for the sample faces: the properties that all images of a person share.
+"""Choose random people for the sample faces: the properties that describe a person in all images.
 
 A person has a look (skin, hair colour, hair style) and traits.  Many people share a look, so a look
 barely identifies a person.  The traits, such as the shapes of eyes and mouth, identify a person.
@@ -35,7 +35,7 @@ EARRINGS = (
     (190, 30, 60),
     (60, 40, 140),
 )
-# The value None stands for a colour that is darker than the hair.
+# Colours of the brows.  None stands for a darker shade of the person's hair colour.
 BROWS = (None, (24, 18, 18), (150, 70, 30), (190, 184, 176))
 BLUSHES = ((210, 60, 70), (225, 120, 60), (150, 60, 130))
 MOUSTACHES = ("none", "none", "none", "thin", "thick", "goatee", "beard")
@@ -95,7 +95,11 @@ class Look:
 
 @dataclass(frozen=True)
 class Glasses:
-    """Frame of glasses; half width and half height of a lens, and thickness, in face units."""
+    """Frame of a pair of glasses.
+
+    ``width`` and ``height`` are half the width and half the height of a lens.  These and the
+    thickness of the frame are in face units.
+    """
 
     width: float
     height: float
@@ -108,7 +112,8 @@ class Glasses:
 class Person:
     """One identity: look, traits by name, colours, moles and freckles.
 
-    The arrays of moles (rows x, y, radius) and freckles (rows x, y) are in face units.
+    A row of ``moles`` is (x, y, radius) of a mole, and a row of ``freckles`` is (x, y) of a
+    freckle, in face units.
     """
 
     look: Look
@@ -128,7 +133,8 @@ class Person:
 def draw_person(seed: int, number: int, look_number: int) -> Person:
     """Choose the properties of a random person; the same arguments give the same person.
 
-    People with the same look_number have similar colours of skin and hair.
+    People with the same ``look_number`` have similar colours of skin and hair, and the same hair
+    style.
     """
     rng = np.random.default_rng([seed, 1, number])
     traits = {
@@ -170,10 +176,11 @@ def draw_glasses(rng: np.random.Generator) -> Glasses:
 
 
 def _draw_look(seed: int, look_number: int, rng: np.random.Generator) -> Look:
-    """Return the look (skin, hair) with a given number, slightly varied for one person.
+    """Return the look (skin, hair) with a given number, with small variations for one person.
 
-    Apart from the variations, the look depends only on the number, so all people with that number
-    share the look.  The variations come from ``rng``, the random generator of the person.
+    Apart from the variations, the look depends only on ``seed`` and ``look_number``, so all people
+    with this number share the look.  The variations come from ``rng``, the random generator of the
+    person.
     """
     shared = np.random.default_rng([seed, 2, look_number])
     skin = np.array(SKINS[look_number % len(SKINS)]) + shared.normal(0, 6, 3)

@@ -30,7 +30,7 @@ def render_jpeg(seed: int, person_number: int, person: Person, image_number: int
     done, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, shot.quality])
     if not done:
         raise RuntimeError(
-            "render_jpeg: OpenCV could not encode an image as JPEG; reinstall "
+            "render_jpeg: OpenCV must encode the image as JPEG, got no data; reinstall "
             "opencv-python-headless"
         )
     return jpeg.tobytes()
@@ -57,7 +57,7 @@ def render(person: Person, shot: Shot) -> np.ndarray:
 
 
 def _with_hair(look: Look, shot: Shot) -> Look:
-    """Return a person's look, with other hair if this `Shot` sets a hair colour or hair style."""
+    """Return a person's look, with the hair colour and hair style that the `Shot` sets, if any."""
     hair = look.hair if shot.hair_colour is None else np.array(shot.hair_colour)
     return Look(skin=look.skin, hair=hair, style=shot.hair_style or look.style)
 
@@ -167,7 +167,7 @@ def _draw_cover(canvas: Canvas, person: Person, shot: Shot, clutter: np.random.G
 
 
 def _photograph(image: np.ndarray, shot: Shot, clutter: np.random.Generator) -> np.ndarray:
-    """Apply light, shadow, white balance, blur and noise to an image (112, 112, 3) uint8."""
+    """Apply light, shadow, white balance, gain, gamma, blur and noise to a uint8 RGB image."""
     y, x = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE].astype(np.float32)
     across = (x - shot.centre[0]) / (0.9 * shot.scale)
     down = (y - shot.centre[1]) / (1.3 * shot.scale)

@@ -23,7 +23,7 @@ class Shot:
     centre
         Position (x, y) of the face in pixels.
     mirrored
-        Whether to mirror the image.
+        Whether to mirror the face left to right.
     eye_open
         Factor on the height of the eyes.
     gaze
@@ -37,7 +37,9 @@ class Shot:
     ambient
         Fraction of the light that has no direction, 0 to 1.
     shadow
-        Angle of the shadow's edge in radians, offset in pixels, darkness from 0 to 1.
+        Three values.  Direction from the light side to the dark side of the shadow's edge, as an
+        angle in radians; distance of the edge from the image centre in this direction, in pixels;
+        darkness from 0 to 1.
     gain, gamma
         Factor on the brightness, and exponent of the brightness.
     white
@@ -45,19 +47,19 @@ class Shot:
     glasses
         "none", "clear" or "dark".
     cover
-        Object in front of the face: "none", "patch", "bar", "hand", "scarf" or "mask".
+        Object that hides a part of the face: "none", "patch", "bar", "hand", "scarf" or "mask".
     cap
         Whether the person wears a cap.
     hair_style, hair_colour
-        Hair style, and hair colour as RGB; None means that of the person.
+        Hair style and hair colour (RGB) in this image; None keeps the person's own.
     fringe
-        Distance by which the hairline is lowered, in face units.
+        Distance by which the hairline or the rim of the cap is lowered, in face units.
     blur, noise
         Standard deviation of the blur in pixels, and of the noise in grey levels.
     quality
         JPEG quality, 0 to 100.
     clutter
-        Random seed of background, clothes and cover.
+        Random seed of the noise, of background, clothes, cap and cover, and of other details.
     """
 
     yaw: float
@@ -92,7 +94,7 @@ class Shot:
 def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
     """Choose the random properties of one image.
 
-    If ``wears_glasses`` is true, most images of the person show glasses.
+    If ``wears_glasses`` is true, most images of the person show glasses, otherwise few.
     """
     normal, uniform, chance = rng.normal, rng.uniform, rng.random
     light = np.array([uniform(-1, 1), uniform(-1.0, 0.5), uniform(0.3, 1.0)])

@@ -44,7 +44,8 @@ class Arrays(NamedTuple):
 def head_case(rows: int, dims: int, classes: int) -> list[np.ndarray]:
     """Return random inputs of the margin softmax: embedding, centres, label, psi and slope.
 
-    All arrays are float32.
+    All arrays are float32.  psi is the cosine of the target with its margin, (rows,), and slope is
+    the derivative of psi with respect to the cosine without margin, (rows,).
     """
     generator = np.random.default_rng(0)
     x, w = (generator.standard_normal((n, dims), np.float32) for n in (rows, classes))
@@ -123,6 +124,6 @@ def _layer(
     moved = [arrays.to_device(a) for a in running]
     out = ours.batch_norm(inputs, moved, EPSILON, MOMENTUM)
     gradients = ours.batch_norm_gradients(inputs, *out[1:], on_dy, EPSILON)
-    results = (*out, *moved, *gradients)  # without the gradient of slope: no PReLU follows
+    results = (*out, *moved, *gradients)  # no gradient of slope, because no PReLU follows
     for field, array, true in zip(expected._fields, results, expected):  # noqa: B905
         yield f"batch norm {name} {field}", array, true

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Python interface of harness.cc, which runs the GPU operators without MXNet.
 
-The arrays are CuPy arrays on a GPU, or NumPy arrays on the emulated device.
+The arrays are CuPy arrays on a GPU.  They are NumPy arrays if the library is compiled for the
+emulation of a GPU on the CPU, as in tests/ops/gpu.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-Array = Any  # a CuPy array, or a NumPy array for the emulated device
+Array = Any  # a CuPy array, or a NumPy array for the emulation of a GPU
 
 
 class HarnessError(RuntimeError):
@@ -85,8 +86,9 @@ class Harness:
     def margin_softmax(self, inputs: list[Array], scale: float, chunk: int = 0) -> Results:
         """Run the forward pass of the margin softmax; return its outputs.
 
-        ``inputs`` are embedding, centres, label, psi and slope.  ``chunk`` is the number of classes
-        processed at a time; 0 lets the library choose.
+        ``inputs`` are embedding, centres, label, psi (the cosine of the target with its margin) and
+        slope (the derivative of psi with respect to the cosine without margin).  ``chunk`` is the
+        number of classes processed at a time; 0 lets the library choose.
         """
         (rows, dims), classes = inputs[0].shape, len(inputs[1])
         shapes = [(rows,)] * 4 + [(rows, dims), (classes,)]
@@ -117,8 +119,8 @@ class Harness:
         """Run the margin softmax's backward pass; return the gradients of embedding and centres.
 
         ``gradient`` (B,) is the gradient with respect to the losses of the B rows.
-        ``results.loss`` may be None.  If the losses are given, p - 1 is exact even if the
-        probability p is near 1.
+        ``results.loss`` may be None.  The gradient contains p - 1, where p is the probability of
+        the target.  If the losses are given, p - 1 is exact even if p is near 1.
         """
         out = [self._empty(array.shape, array.dtype) for array in inputs[:2]]
         size = _size(*inputs[0].shape, len(inputs[1]))
@@ -155,8 +157,8 @@ class Harness:
         rate
             Learning rate, as an array (1,) on the device.
         numbers
-            Momentum, weight decay, and the gradient with respect to the loss of a row.  This
-            gradient is the same for all rows.
+            Momentum, weight decay, and the gradient with respect to the loss of each row, which is
+            one number for all rows.
         """
         size = _size(*inputs[0].shape, len(inputs[1]))
         memory = self._memory("margin_softmax_bytes", inputs[0], size, 1, _long(chunk))

@@ -36,8 +36,8 @@ class Toolkit(NamedTuple):
 def architectures(release: tuple[int, int]) -> list[str]:
     """Return nvcc's -gencode options: machine code for each GPU family, and PTX for newer GPUs.
 
-    Machine code runs on all later minor versions of the same major version: code for compute
-    capability 8.0 also runs on 8.6 and 8.9.
+    Machine code for a compute capability also runs on later minor versions of the same major
+    version: code for 8.0 also runs on 8.6 and 8.9.
     """
     families = [50, 60, 70, 80] if release < (13, 0) else [75, 80]
     if release >= (11, 8):
@@ -80,7 +80,8 @@ def find() -> Toolkit:
         found += " without a C++ compiler that it supports"
     raise ToolkitError(
         f"ops: the GPU operators need nvcc of CUDA 11.0 or newer, got {found}; install a CUDA "
-        "toolkit, or set CUDA_HOME to the folder of an installed toolkit"
+        "toolkit and a C++ compiler that it supports, or set CUDA_HOME to the folder of an "
+        "installed toolkit"
     )
 
 

@@ -21,7 +21,8 @@ class MarginSoftmax(NamedTuple):
     maximum: np.ndarray  # (B,) largest logit
     total: np.ndarray  # (B,) sum of exp(logit - maximum)
     pull: np.ndarray  # (B, E) gradient of each row's loss with respect to the row's embedding
-    # (C,) exact sum of the probabilities of each class; the operator returns only a bound
+    # (C,) sum of each class's probabilities over the B rows.  The operator does not return this sum
+    # in ``share``, but only an upper bound of it.
     share: np.ndarray
     embedding_gradient: np.ndarray  # (B, E)
     centres_gradient: np.ndarray  # (C, E)
@@ -36,7 +37,7 @@ def margin_softmax(
     scale: float,
     gradient: np.ndarray,
 ) -> MarginSoftmax:
-    """Compute the margin softmax, forward and backward, in float64; gpu.h documents the inputs.
+    """Compute the margin softmax, forward and backward, in float64; kernels.h documents the inputs.
 
     Parameters
     ----------

@@ -53,8 +53,8 @@ def test_strict_refuses_unreadable_files_and_writes_nothing(checkpoint, images, 
     assert embed(checkpoint, tmp_path / "e.npz", images, "--strict") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == (
-        "error: images: all files must be readable images, got 1 unreadable of 6 files; remove "
-        "these files, or make them again"
+        "error: images: the files must be readable images, got 1 unreadable of 6 files; remove the "
+        "unreadable files, or make them again"
     )
     assert {*tmp_path.rglob("*")} == before
 

@@ -13,6 +13,8 @@ import pytest
 
 from evaluation import __main__ as command
 from evaluation.opencv_matrices import read_feature, write_feature
+from evaluation.protocols.megaface_lists import read_image_list
+from evaluation.text_lists import ListError
 from interchange import load_embedder
 from tests.evaluation.protocol_folders import (
     SUFFIX,
@@ -188,6 +190,17 @@ def test_a_malformed_line_is_named_with_file_and_number(tmp_path, capsys, name, 
     assert error.startswith(f"error: {tmp_path / name}: {problem}") and error.count("\n") == 1
 
 
+def test_a_duplicate_in_a_json_list_is_named_by_its_entry(tmp_path):
+    path = tmp_path / "facescrub.json"
+    path.write_text(json.dumps({"path": ["a/1.jpg", "b/1.jpg", "c/a/1.jpg"]}, indent=1))
+    with pytest.raises(ListError) as caught:
+        read_image_list(path, 2)
+    assert str(caught.value) == (
+        f"{path}: entry 3: must differ from all other entries, got 'a/1.jpg' as in entry 1; remove "
+        "one of the two entries"
+    )
+
+
 @pytest.mark.parametrize(
     "words, problem",
     [
@@ -199,18 +212,18 @@ def test_a_malformed_line_is_named_with_file_and_number(tmp_path, capsys, name, 
         ),
         (
             ["--suffix", SUFFIX, "--resize"],
-            "--resize: is for images, which need a model, got no --",
+            "--resize: concerns images that a model embeds, got no --",
         ),
         (["--suffix", SUFFIX, "--fars", 0], "--fars: each rate must be above 0 and below 1, got 0"),
         (["--suffix", SUFFIX, "--ranks", 0], "--ranks: each rank must be from 1 to 1000, got 0"),
         (["--suffix", SUFFIX, "--write-features", "x"], "--write-features: needs --model and --su"),
         (
             ["--model", "x", "--suffix", SUFFIX, "--write-features", "facescrub_lst"],
-            "--write-features: must be a folder with write access or a new folder in one, got fa",
+            "--write-features: must be a folder with write access, or a new folder in such a f",
         ),
         (
             ["--model", "x", "--suffix", SUFFIX, "--write-features", "no/a"],
-            "--write-features: must be a folder with write access or a new folder in one, got no/",
+            "--write-features: must be a folder with write access, or a new folder in such a f",
         ),
         (["--suffix", SUFFIX, "--json", "no/a"], "--json: the folder of the file does not exist"),
         (["--suffix", SUFFIX, "--json=a", "--latex=a"], "--latex: must name another file than --j"),
@@ -372,9 +385,9 @@ def test_people_are_identified_by_the_folders_of_their_images(tmp_path, capsys):
     assert run("people", "--gallery", tmp_path / "d.npy", words[1]) == 2
     assert "the person of each embedding must be known" in capsys.readouterr().err
     assert run("people", "--gallery", tmp_path / "probes.npz", words[1]) == 2
-    assert "--gallery: must differ from --probes, got " in capsys.readouterr().err
+    assert "--gallery: must differ from --probes, since " in capsys.readouterr().err
     assert run("people", "--gallery", tmp_path, words[1]) == 2
-    assert "--model must be given for a folder of images" in capsys.readouterr().err
+    assert "a folder of images needs --model, got no --model" in capsys.readouterr().err
 
 
 def test_people_are_identified_with_a_model(tmp_path, checkpoint, make_face, capsys):

@@ -44,10 +44,10 @@ def test_each_diagram_names_its_curves(folder, capsys):
         (("roc", "@old.npz", "--out", "@a.pdf"), "--out: must end in .png or .svg, got "),
         (("roc", "@old.npz", "--out", "@none/a.png"), "--out: the folder of the file does not "),
         (("roc", "@none.npz", "--out", "@a.png"), "none.npz: cannot be read, got "),
-        (("roc", "@old.npz", "--sets", "x", "--out", "@a.png"), "--sets: must name sets of the "),
+        (("roc", "@old.npz", "--sets", "x", "--out", "@a.png"), "--sets: must name sets in the "),
         (("roc", "@old.npz", "@old.npz", "--out", "@a.png"), "got 'old lfw' twice; rename a file"),
         (("runs", "@", "--out", "@a.png"), "metrics.jsonl: cannot be read, got "),
-        (("runs", "@old", "--keys", "los", "--out", "@a.png"), "got 'los', which no line has "),
+        (("runs", "@old", "--keys", "los", "--out", "@a.png"), "got 'los', but no line has "),
         (("runs", *["@old"] * 41, "--out", "@a.png"), "plot: draws at most 40 runs and 40 keys"),
     ],
 )

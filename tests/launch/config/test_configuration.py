@@ -141,8 +141,8 @@ def test_a_saved_configuration_loads_unchanged():
         ),
         (
             {"net": {"name": None}},
-            "net.name: required, but missing; known: small, or set train.pretrained to use the net "
-            "of a model",
+            "net.name: required, got none; use one of small, or set train.pretrained to use the "
+            "net of a model",
         ),
         (
             {"optim": {"lr_factors": {"stem": -1}}},
@@ -164,8 +164,8 @@ def test_a_saved_configuration_loads_unchanged():
         ),
         (
             {"train": {"freeze_batch_norm": True}},
-            "train.freeze_batch_norm: requires train.pretrained, got True; name a model, or remove "
-            "it",
+            "train.freeze_batch_norm: requires train.pretrained, got True; set train.pretrained to "
+            "a model, or remove train.freeze_batch_norm",
         ),
         (
             {"net": {"width": 0}},
@@ -197,9 +197,9 @@ def test_a_saved_configuration_loads_unchanged():
         ),
         (
             {"data": {"loader": "dali"}},
-            "data.records: required, got none; name a folder with the files train.rec, train.idx "
-            "and property with data.records=FOLDER or FACES_DIR=FOLDER, or put these files into "
-            "~/.mxnet/datasets/face/emore or ms1m",
+            "data.records: required, got none; set data.records=FOLDER or the environment variable "
+            "FACES_DIR=FOLDER, where FOLDER contains train.rec, train.idx and property, or put "
+            "these files into ~/.mxnet/datasets/face/emore or ms1m",
         ),
         (
             {"data": {"batch_size": 0}},
@@ -272,13 +272,13 @@ def test_a_saved_configuration_loads_unchanged():
                 ),
                 (
                     {"bag": 60},
-                    "bag: requires data.images_per_person above 0, got 0; 5 images per person is "
-                    "usual",
+                    "bag: requires data.images_per_person above 0, got 0; set it to 5, for "
+                    "example",
                 ),
                 (
                     {"images_per_person": 5, "bag": 100},
-                    "bag: must be a multiple of data.batch_size, got 100; a bag of 7200 images is "
-                    "usual",
+                    "bag: must be a multiple of data.batch_size, got 100 and 30; use a data.bag "
+                    "of 120",
                 ),
                 (
                     {"images_per_person": 5, "bag": 100, "batch_size": 10},

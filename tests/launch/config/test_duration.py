@@ -23,6 +23,7 @@ from launch.config.duration import Duration
         (".5%", 0.5, "%", 40),
         (0, 0, "images", 0),
         ("0", 0, "images", 0),
+        ("9e15 images", 9e15, "images", 9 * 10**15),
     ],
 )
 def test_durations_are_parsed_and_converted_to_images(text, amount, unit, images):
@@ -33,7 +34,7 @@ def test_durations_are_parsed_and_converted_to_images(text, amount, unit, images
 
 
 @pytest.mark.parametrize(
-    "text", [5, "5", "-1 epochs", "epochs", "1e999 steps", "1e images", None, True]
+    "text", [5, "5", "-1 epochs", "epochs", "1e999 steps", "1e46 images", "1e images", None, True]
 )
 def test_other_text_is_no_duration(text):
     with pytest.raises(ValueError, match="expected a duration like"):

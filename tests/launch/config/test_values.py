@@ -95,14 +95,15 @@ def test_a_hint_names_the_most_similar_or_all_names():
     assert name_hint("x", ["run", "train"]) == "; known: run, train"
 
 
-@pytest.mark.parametrize("key", ["run.dir", "data.records", "eval.sets"])
+@pytest.mark.parametrize("key", ["run.dir", "data.remote_cache", "data.records", "eval.sets"])
 @pytest.mark.parametrize("text", ["", "  ", "${EMPTY_FOLDER}"])
 def test_an_empty_path_is_not_the_working_folder(key, text, monkeypatch):
     monkeypatch.setenv("EMPTY_FOLDER", "")
     problems = []
-    annotation = str if key == "run.dir" else list[str]
+    is_list = key in ("data.records", "eval.sets")
+    annotation = list[str] if is_list else str
     read_value(setting("b", annotation, None), text, key, problems)
-    lists = "" if key == "run.dir" else f", or {key}=[] for none"
+    lists = f", or {key}=[] for none" if is_list else ""
     assert problems == [f"{key}: must be a path, got {text!r}; write a path{lists}"]
 
 

@@ -32,8 +32,8 @@ def limited(soft, hard, ranks=0):
 def test_a_low_limit_is_refused(limit, ranks, needed):
     done = limited(limit, limit, ranks)
     assert done.stderr == (
-        f"ulimit -n: the limit on open files must be at least {needed}, got {limit}; raise it with "
-        f"ulimit -n {needed}\n"
+        f"ulimit -n: the limit on open files must be at least {needed}, got {limit}; let an "
+        f"administrator raise the hard limit to {needed}\n"
     )
 
 
@@ -47,4 +47,4 @@ def test_training_and_its_launcher_leave_with_code_2(command):
     run = ["bash", "-c", shell, sys.executable, *command, "--cfg", "demo.yaml"]
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "got 20; raise it with ulimit -n" in done.stderr
+    assert done.stderr.count("\n") == 1 and "got 20; let an administrator raise" in done.stderr

@@ -73,7 +73,7 @@ def test_the_mode_whose_slowest_rank_is_fastest(rates_of_ranks, name):
 
 @pytest.mark.parametrize("rates_of_ranks", [[[0, 0]], [[5, 0], [0, 5]]])
 def test_no_common_mode_is_refused(rates_of_ranks):
-    with pytest.raises(ValueError, match=r"^data\.decode: .* got 0 images/s for each of a, b; use"):
+    with pytest.raises(ValueError, match=r"^data\.decode: .* one rank for each of a, b; use"):
         fastest_path(np.array(rates_of_ranks), "ab")
 
 

@@ -167,8 +167,6 @@ def test_a_full_file_system_is_refused(records, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(
-        CacheError, match=r"has no space for the 1 MiB of .*, got No space left .*shm-"
-    ):
+    with pytest.raises(CacheError, match=r"cannot hold the 1 MiB of .*, got No space left .*shm-"):
         DecodedCache(records, 10, tmp_path)
     assert caches(tmp_path) == []

@@ -21,5 +21,5 @@ def test_a_side_or_height_and_width_are_accepted(text, size):
 def test_other_values_are_one_sentence(text):
     with pytest.raises(ValueError) as error:
         parse_size(text)
-    assert str(error.value).startswith("--size: must be a side or HEIGHTxWIDTH of at most 4096 ")
+    assert str(error.value).startswith("--size: must be HEIGHTxWIDTH or the side of a square, ")
     assert f"got {text!r}" in str(error.value)

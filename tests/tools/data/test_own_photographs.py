@@ -79,7 +79,7 @@ def test_the_commands_of_the_page_run_in_their_order(photographs, capsys):
         *("verify", "compare-images", "embed"),
     ]
     out = capsys.readouterr().out
-    assert "faces: 20 of 20 photographs as images of 112x112 pixels" in out
+    assert "faces: 20 of 20 photographs yield images of 112x112 pixels" in out
     assert "20 images of 5 identities" in out
     assert "own_val.bin: 20 pairs, 15 distinct images, 0 findings" in out
     assert re.search(r"^cosine -?[01]\.\d+$", out, re.M)

@@ -98,6 +98,8 @@ def test_a_wrong_cfp_folder_is_one_sentence(cfp, tmp_path):
         read_protocol(cfp)
     with pytest.raises(ValueError, match="must be the folder Protocol of CFP with Pair_list_F.txt"):
         read_protocol(cfp / "Split")
+    with pytest.raises(ValueError, match="--protocol: must be cfp for a folder, got lfw for"):
+        read_protocol(cfp, "lfw")
 
 
 @pytest.mark.parametrize(

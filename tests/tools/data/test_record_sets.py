@@ -47,6 +47,20 @@ def test_other_sources_are_one_sentence_about_set(folder, names, problem):
     assert problem in text and "SET" in text and "data.records" not in text and "; " in text
 
 
+def test_equal_names_of_one_set_stay_different_people(folder):
+    (folder / "set" / "identities.json").write_text('["Ann", "Ann"]')
+    assert run("unpack", folder / "set", folder / "out") == 0
+    assert sorted(path.name for path in (folder / "out").iterdir() if path.is_dir()) == [
+        "0-Ann", "1-Ann"
+    ]  # fmt: skip
+
+
+def test_an_output_below_a_file_is_refused(folder, capsys):
+    (folder / "file").write_bytes(b"")
+    assert run("unpack", folder / "set", folder / "file" / "out") == 2
+    assert "file: must be a folder with write access, got a file; choose" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["check", "stats", "unpack", "merge", "shuffle", "split"])
 def test_every_command_refuses_a_missing_set(tmp_path, capsys, monkeypatch, command):
     monkeypatch.chdir(tmp_path)

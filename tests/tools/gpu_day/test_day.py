@@ -75,7 +75,8 @@ def test_no_step_stops_the_next(tmp_path):
     assert state["hangs"] == ("failed", "the step exceeded its time limit of 1 s and was ended")
     assert state["prints garbage"] == ("failed", "the step ended without a result")
     assert state["writes garbage"][0] == "failed"
-    assert state["writes garbage"][1].startswith("results: line 2 of the file is no result, got '")
+    found = "results: line 2 of the file is not a result, got '"
+    assert state["writes garbage"][1].startswith(found)
     assert state["fails late"] == ("failed", "the step ended with exit code 5")
     assert state["crashes"] == ("failed", f"the step ended with exit code {128 + signal.SIGABRT}")
     assert state["is done"] == ("measured", {"number": 7})

@@ -26,7 +26,7 @@ from tools.data.progress import Progress
 from tools.data.worker_pool import choose_processes
 
 HELP = (
-    "find the face in each photograph of a folder, and align it to the five points of InsightFace"
+    "find the face in each photograph of a folder, and align the face to InsightFace's five points"
 )
 _JOURNAL_VERSION = 1
 
@@ -145,7 +145,7 @@ def _print_report(rows: Sequence[Row], work: FolderAlignment, options: argparse.
     height, width = work.coding.image_size
     written = sum(row["status"] in WRITTEN for row in rows)
     print(
-        f"{printable(options.out)}: {written} of {len(rows)} photographs as images of "
+        f"{printable(options.out)}: {written} of {len(rows)} photographs yield images of "
         f"{height}x{width} pixels, JPEG quality {work.coding.quality}, chroma sampling "
         f"{work.coding.sampling}"
     )

@@ -25,7 +25,7 @@ from tools.data.progress import Progress
 from tools.data.record_check import CheckedSet, check_set
 from tools.data.record_sets import check_sources
 
-HELP = "find damaged images, wrong labels, duplicates and odd index lines in a record set"
+HELP = "find damaged images, wrong labels, duplicates and faulty index lines in a record set"
 _MAX_THREADS = 1024
 
 
@@ -53,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         choices=OPTIONAL_KINDS,
         metavar="KIND",
-        help="also leave images of these kinds out of the clean index: "
+        help="also leave images with findings of these kinds out of the .idx of the clean set: "
         + ", ".join(OPTIONAL_KINDS),
     )
     parser.add_argument(
@@ -108,7 +108,7 @@ def _print(checked: CheckedSet, out: Path | None, is_written: bool) -> None:
     for line in summary_lines(checked):
         print(line)
     if is_written:
-        print(f"{clean_line(checked)}; {printable(out)}")
+        print(f"{clean_line(checked)}; report in {printable(out)}")
         return
     for line in finding_lines(checked, MAX_PRINTED_FINDINGS):
         print(line)

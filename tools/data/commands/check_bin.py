@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command ``check-bin``: find damage and contradictions in verification sets."""
+"""Command ``check-bin``: find damaged images and contradictory pairs in verification sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools.data.decoder_warnings import DecoderWarnings
 from tools.data.progress import Progress
 from tools.data.set_findings import check_images, find_findings
 
-HELP = "find damaged images and contradictions in verification sets"
+HELP = "find damaged images and contradictory pairs in verification sets"
 DEFAULT_SHOWN = 50
 
 
@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=DEFAULT_SHOWN,
         metavar="N",
-        help=f"findings to print for each set (default: {DEFAULT_SHOWN})",
+        help=f"number of findings to print for each set (default: {DEFAULT_SHOWN})",
     )
     parser.add_argument(
         "--strict", action="store_true", help="exit with code 2 if there is a finding"

@@ -18,7 +18,7 @@ from tools.data.name_lists import find_identities, find_keys
 from tools.data.record_sets import opened, select
 
 HELP = "keep or drop identities and images of a record set"
-_LIST = "3,7,10-20, or @FILE with one entry per line"
+_LIST = "LIST is 3,7,10-20, or @FILE with one entry per line"
 _MOST = 1 << 31
 
 
@@ -26,12 +26,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_set(parser)
     add_output(parser)
-    parser.add_argument("--min-images", type=int, help="keep identities with at least N images")
-    parser.add_argument("--max-images", type=int, help="keep identities with at most N images")
-    what = f"identities: names of identities.json, else labels: {_LIST}"
+    parser.add_argument(
+        "--min-images", type=int, metavar="N", help="keep identities with at least N images"
+    )
+    parser.add_argument(
+        "--max-images", type=int, metavar="N", help="keep identities with at most N images"
+    )
+    what = f"identities: names if the set has identities.json, else labels; {_LIST}"
     parser.add_argument("--identities", metavar="LIST", help=f"keep these {what}")
     parser.add_argument("--drop-identities", metavar="LIST", help=f"drop these {what}")
-    what = f"images by their keys in the .idx: {_LIST}"
+    what = f"images, named by their keys in the .idx; {_LIST}"
     parser.add_argument("--keys", metavar="LIST", help=f"keep these {what}")
     parser.add_argument("--drop-keys", metavar="LIST", help=f"drop these {what}")
 

@@ -12,12 +12,14 @@ from tools.data.image_fitting import SAMPLINGS
 def add_size(parser: argparse.ArgumentParser) -> None:
     """Add the argument --size; `tools.data.image_size.parse_size` reads its value."""
     parser.add_argument(
-        "--size", default="112", help="HEIGHTxWIDTH in pixels, or one side (default: 112)"
+        "--size",
+        default="112",
+        help="image size in pixels: HEIGHTxWIDTH, or the side of a square (default: 112)",
     )
 
 
 def add_coding(parser: argparse.ArgumentParser, images: str) -> None:
-    """Add --quality and --sampling; the help texts call the encoded images ``images``."""
+    """Add --quality and --sampling; ``images`` names the encoded images in their help texts."""
     parser.add_argument(
         "--quality", type=int, default=95, help=f"JPEG quality of {images} (default: 95)"
     )

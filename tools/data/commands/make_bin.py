@@ -35,16 +35,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "pairs",
         type=home_path,
         metavar="PAIRS",
-        help="pairs: pairs.txt of LFW, _pairs.txt of RFW, lines of two images and 0 or 1, pairs of "
-        "CALFW, CPLFW and AgeDB, splits.txt of YouTube Faces, the folder Protocol of CFP, or the "
-        "folder txts of RFW",
+        help="file or folder of pairs: pairs.txt of LFW, a _pairs.txt of RFW, a file with two "
+        "images and 0 or 1 on each line, the file of CALFW, CPLFW or AgeDB, splits.txt of YouTube "
+        "Faces, the folder Protocol of CFP, or the folder txts of RFW",
     )
     parser.add_argument(
         "images", type=home_path, metavar="IMAGES", help="folder of the aligned images"
     )
     parser.add_argument("out", type=home_path, metavar="NAME.bin", help="new file to write")
     parser.add_argument(
-        "--protocol", choices=(*FORMS, "cfp"), help="form of PAIRS (default: PAIRS decides)"
+        "--protocol", choices=(*FORMS, "cfp"), help="format of PAIRS (default: detected)"
     )
     parser.add_argument(
         "--cfp-pairs",
@@ -56,12 +56,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize",
         action="store_true",
-        help="resize images of other sizes; they must be aligned faces",
+        help="resize aligned faces of other sizes (default: refuse them)",
     )
     parser.add_argument(
         "--crop",
         action="store_true",
-        help="with --resize, cut images of another shape around their centre (default: stretch)",
+        help="with --resize, crop images of another aspect ratio around their centre (default: "
+        "stretch them)",
     )
     parser.add_argument(
         "--skip-missing",
@@ -123,11 +124,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check_new_file(out: Path) -> None:
-    """Raise ValueError if a .bin file cannot be written."""
+    """Raise ValueError unless ``out`` is a new .bin file in a folder with write access."""
     if out.suffix != ".bin":
         raise ValueError(
-            f"NAME.bin: must be the name of a file that ends in .bin, got {printable(out)}; add "
-            ".bin"
+            f"NAME.bin: must be a file name that ends in .bin, got {printable(out)}; add .bin"
         )
     if os.path.lexists(out):
         raise ValueError(
@@ -138,7 +138,7 @@ def check_new_file(out: Path) -> None:
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(
             f"NAME.bin: must lie in a folder with write access, got {printable(folder)}; create "
-            "the folder"
+            "the folder, or choose another one"
         )
 
 
@@ -151,7 +151,7 @@ def _check_stale(file: Path, names: Sequence[str] | None) -> None:
 
 
 def _find_paths(pairs: Sequence[ProtocolPair], options: argparse.Namespace) -> list[Path | None]:
-    """Return the file of each image, two per pair; None for both images of a pair to leave out."""
+    """Return the files of the images, two per pair; a pair that is left out has None twice."""
     finder = ImageFinder(options.images)
     paths: list[Path | None] = []
     missing: list[str] = []
@@ -162,7 +162,7 @@ def _find_paths(pairs: Sequence[ProtocolPair], options: argparse.Namespace) -> l
     names = list(dict.fromkeys(missing))
     usable = sum(path is not None for path in paths) // 2
     if names and (not options.skip_missing or not usable):
-        advice = "pass --skip-missing to leave out their pairs" if usable else "correct IMAGES"
+        advice = "pass --skip-missing to leave out their pairs" if usable else "correct the path"
         raise ValueError(
             f"{printable(options.images)}: must contain the images of the pairs, got {len(names)} "
             f"missing, such as {printable(names[0])}; add the images, or {advice}"
@@ -170,7 +170,7 @@ def _find_paths(pairs: Sequence[ProtocolPair], options: argparse.Namespace) -> l
     for name in names[:SHOWN_FILES]:
         print(f"missing: {printable(name)}")
     if len(names) > SHOWN_FILES:
-        print(f"missing: {len(names)} images")
+        print(f"missing: {len(names)} images in all")
     return paths
 
 
@@ -178,7 +178,7 @@ def _write(
     out: Path, images: Sequence[bytes], same: Sequence[bool], people: Sequence[str] | None
 ) -> None:
     try:
-        if people is not None:  # first, so that no set lacks its people
+        if people is not None:  # written first, so that no set lacks this file
             write_people(out, [" ".join(name.split()) or "?" for name in people])
         write_pairs(out, images, same)
     except OSError as error:
@@ -197,7 +197,7 @@ def _describe(
     if len(same) < count:
         lines.append(f"{count - len(same)} of {count} pairs left out, because an image is missing")
     if people is None:
-        lines.append("no file of people: neither the pairs nor the paths name them")
+        lines.append("no people file is written: the pairs and the paths do not name the people")
     else:
         lines.append(f"{people_path(out).name}: {len(set(people))} people")
     unbalanced = unbalanced_folds(same)
@@ -205,7 +205,7 @@ def _describe(
         lines.append(f"warning: verification needs at least {FOLDS} pairs, got {len(same)}")
     elif unbalanced:
         lines.append(
-            f"warning: {unbalanced} of {FOLDS} consecutive folds have pairs of one kind only; the "
-            "accuracy of such folds means little"
+            f"warning: {unbalanced} of {FOLDS} consecutive folds lack pairs of one person, or lack "
+            "pairs of two people; the accuracy of such folds means little"
         )
     return lines

@@ -44,8 +44,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "source",
         type=home_path,
         metavar="FOLDER",
-        help="folder with one folder per identity, or a list: lines of a path and a label, .lst of "
-        "InsightFace or im2rec, or CSV",
+        help="folder with one folder per identity, or a file that lists images: lines of a path "
+        "and a label, a .lst of InsightFace or im2rec, or CSV",
     )
     parser.add_argument("out", type=home_path, metavar="OUT", help="new or empty folder")
     parser.add_argument(
@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crop",
         action="store_true",
-        help="cut images of another shape around their centre (default: stretch them)",
+        help="crop images of another aspect ratio around their centre (default: stretch them)",
     )
     add_coding(parser, "encoded images")
     parser.add_argument(
@@ -73,7 +73,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="hold N identities out, and write verification pairs of them to held_out.bin",
     )
     parser.add_argument(
-        "--val-pairs", type=int, default=1000, help="number of these pairs (default: 1000)"
+        "--val-pairs",
+        type=int,
+        default=1000,
+        help="number of pairs in held_out.bin (default: 1000)",
     )
     parser.add_argument(
         "--align",
@@ -88,7 +91,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--strict", action="store_true", help="exit with code 2 if a file is no usable image"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="read and fit all images, but write nothing"
+        "--dry-run", action="store_true", help="read and process all images, but write nothing"
     )
 
 
@@ -110,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def read_options(options: argparse.Namespace) -> PackOptions:
-    """Check the options that decide the bytes of the set.
+    """Check and return the options on which the content of the set depends.
 
     Raises
     ------
@@ -123,7 +126,8 @@ def read_options(options: argparse.Namespace) -> PackOptions:
         refuse_options_without("--align", options)
     elif options.crop:
         raise ValueError(
-            "--crop: cuts images that are not aligned, got --align as well; omit one of them"
+            "--crop: applies only to images that are not aligned, got --align as well; omit one of "
+            "them"
         )
     read_rules(options)
     require_number("--val-people", options.val_people, 0, 1 << 24)
@@ -135,7 +139,7 @@ def read_options(options: argparse.Namespace) -> PackOptions:
 
 
 def _own_files(out: Path) -> tuple[str, ...]:
-    """Return the names of the files with which ``pack`` continues, if ``out`` has any."""
+    """Return the names that ``out`` may hold because an earlier ``pack`` wrote them; () if none."""
     if (out / STATE_FOLDER).is_dir() or (out / set_publishing.REPORT).is_file():
         return (STATE_FOLDER, *set_publishing.FILES)
     return ()
@@ -162,14 +166,17 @@ def _find_sources(source: Path, root: Path | None, align: bool) -> ImageSources:
 
 
 def _read_alignment(options: argparse.Namespace, sources: ImageSources) -> PackAlignment:
-    """Read how photographs are aligned; if the list gives all points, open no detector or file."""
+    """Read how photographs are aligned.
+
+    If the list gives all points, the function opens no detector and no file of points.
+    """
     if sources.unaligned is None:
         return NO_ALIGNMENT
     return PackAlignment(*read_alignment(options, sources.without_points(), sources.root))
 
 
 def _find_finished(out: Path, plan: PackPlan) -> dict[str, Any] | None:
-    """Return the report of a set that the same command has already completed."""
+    """Return the report of the set if the same command has already completed it, else None."""
     if (out / STATE_FOLDER).is_dir():
         return None
     report = set_publishing.read_report(out) if out.is_dir() else None
@@ -177,8 +184,8 @@ def _find_finished(out: Path, plan: PackPlan) -> dict[str, Any] | None:
         return None
     if report.get("plan") != plan.digest:
         raise ValueError(
-            f"{printable(out)}: holds a set of other images or options, got {set_publishing.REPORT}"
-            "; choose another folder"
+            f"{printable(out)}: holds a set of other images or with other options, got "
+            f"{set_publishing.REPORT}; choose another folder"
         )
     print(f"{printable(out)}: the set is already complete")
     return report
@@ -195,8 +202,8 @@ def _pack(plan: PackPlan, out: Path, processes: int) -> dict[str, Any]:
         return set_publishing.publish(out, plan, packing)
     except OSError as error:
         raise ValueError(
-            f"{printable(out)}: cannot be written, got {error.strerror or error}; repeat the "
-            "command, which resumes, when the cause is removed"
+            f"{printable(out)}: cannot be written, got {error.strerror or error}; remove the "
+            "cause and repeat the command, which then resumes"
         ) from None
     finally:
         progress.clear()
@@ -250,7 +257,7 @@ def _print_held_out(report: dict[str, Any]) -> None:
         return
     text = f"held out: {len(held['identities'])} identities with {held['images']} images"
     if not held["pairs"]:
-        print(f"{text}; too few for {set_publishing.MIN_PAIRS} pairs, so no held_out.bin")
+        print(f"{text}; too few for {set_publishing.MIN_PAIRS} pairs; held_out.bin is not written")
         return
     folds = describe_folds(held["people_in_one_fold"])
     print(f"{text}, {held['pairs']} pairs in {set_publishing.HELD_OUT}; {folds}")

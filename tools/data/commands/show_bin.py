@@ -25,7 +25,7 @@ from tools.data.set_findings import decode_tile
 
 HELP = "print what a verification set contains, and draw a contact sheet of its pairs"
 SAME_COLOUR, DIFFERENT_COLOUR = (0, 160, 0), (0, 0, 220)
-"""BGR colours of the frames of pairs of one person, and of two people."""
+"""BGR colours of the frames around pairs of one person, and around pairs of two people."""
 _MAGIC = {b"\xff\xd8": "JPEG", b"\x89P": "PNG", b"BM": "BMP", b"RI": "WebP"}
 
 
@@ -77,11 +77,14 @@ def _describe(pairs: Pairs, people: People) -> Iterator[str]:
     if people.kind == "people":
         yield f"{count} people, as the file beside the set names them"
     else:
-        yield f"{count} groups of linked images; no file beside the set names the people"
+        yield (
+            f"{count} groups of images linked by pairs of one person; no file beside the set names "
+            "the people"
+        )
     yield f"{people_in_several_folds(people.numbers)} of them in several of {FOLDS} folds"
     unbalanced = unbalanced_folds(same)
     if unbalanced:
-        yield f"{unbalanced} of {FOLDS} folds with pairs of one kind only"
+        yield f"{unbalanced} of {FOLDS} folds lack pairs of one person, or lack pairs of two people"
 
 
 def _kind(image: Image) -> str:
@@ -99,7 +102,7 @@ def people_in_several_folds(numbers: np.ndarray) -> int:
     Parameters
     ----------
     numbers
-        Person of each image, two per pair, (2 P,) int.
+        Number of the person in each image, (2 P,) int; each of the P pairs has two images.
     """
     pairs = len(numbers) // 2
     folds = np.repeat(np.arange(pairs) * FOLDS // max(pairs, 1), 2)

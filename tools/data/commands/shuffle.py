@@ -22,7 +22,10 @@ from tools.data.progress import Progress
 from tools.data.record_sets import estimate_bytes, opened
 from tools.data.shuffling import MEMORY_MIB, MIB, shuffle
 
-HELP = "merge record sets into one set in random order, without header, for data.reader=window"
+HELP = (
+    "merge record sets into one set in random order, without a header record, for "
+    "data.reader=window"
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_set(parser)
     add_output(parser)
-    parser.add_argument("--every", type=int, help="hold out every N-th identity (default: 5)")
+    parser.add_argument(
+        "--every", type=int, metavar="N", help="hold out every N-th identity (default: 5)"
+    )
     parser.add_argument(
         "--val-people", type=int, metavar="N", help="hold out N identities, drawn at random"
     )
@@ -58,7 +60,8 @@ def run(options: argparse.Namespace) -> int:
         if len(chosen.same) < MIN_PAIRS:
             raise ValueError(
                 f"{printable(records.name)}: at least {MIN_PAIRS} pairs of held-out images are "
-                f"needed, got {len(chosen.same)} pairs of {len(held)} identities; hold out more"
+                f"needed, got {len(chosen.same)} pairs of {len(held)} identities; hold out "
+                "more identities"
             )
         chosen = chosen._replace(rows=held_rows[chosen.rows].tolist())
         selection = select(found, np.flatnonzero(~is_held))

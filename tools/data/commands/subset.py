@@ -18,7 +18,7 @@ from tools.data.commands.set_options import (
 )
 from tools.data.record_sets import opened, select
 
-HELP = "draw a random part of a record set: some identities, some images of each"
+HELP = "draw some identities of a record set at random, some images of each identity, or both"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -71,8 +71,8 @@ def test_the_images_are_the_warped_photographs(folder, capsys):
     assert float(listed["x1"]) == pytest.approx(points_of(0)[0, 0], abs=0.01)
     assert cv2.imread(str(out / "contact_sheet.png")) is not None
     assert capsys.readouterr().out.splitlines() == [
-        f"{out}: 4 of 4 photographs as images of 112x112 pixels, JPEG quality 100, chroma sampling "
-        "4:4:4",
+        f"{out}: 4 of 4 photographs yield images of 112x112 pixels, JPEG quality 100, chroma "
+        "sampling 4:4:4",
         "passed over: 1 files without a suffix of an image format",
         "list of all photographs: alignment.csv; contact sheet: contact_sheet.png",
     ]
@@ -133,7 +133,7 @@ def test_unusable_photographs_are_listed_and_strict_makes_them_an_error(folder, 
     assert align(folder) == 0
     out = folder.parent / "out"
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"{out}: 4 of 13 photographs as images")
+    assert lines[0].startswith(f"{out}: 4 of 13 photographs yield images")
     assert "1 photographs without points in the file of landmarks" in lines
     assert "8 unreadable files" in lines
     listed = rows(out)
@@ -219,7 +219,7 @@ def test_a_killed_command_leaves_only_complete_images_and_continues(folder):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--size", "0"], "--size: must be a side or HEIGHTxWIDTH"),
+        (["--size", "0"], "--size: must be HEIGHTxWIDTH or the side"),
         (["--quality", "101"], "--quality: must be in 1 .. 100, got 101"),
         (["--processes", "0"], "--processes: must be in 1 .. 256, got 0"),
         (["--min-score", "2"], "--min-score: must be from 0 to 1, got 2.0"),

@@ -42,7 +42,7 @@ def test_the_report_and_the_clean_set_are_written(sets, tmp_path, capsys):
     faulty, out = sets[1], tmp_path / "out"
     before = listing(faulty)
     assert main(["check", str(faulty), "--out", str(out), "--leave-out", "grey"]) == 0
-    assert f"clean index: 7 of 9 images; {out}\n" in capsys.readouterr().out
+    assert f"faulty records: 7 of 9 images; report in {out}\n" in capsys.readouterr().out
     assert listing(faulty) == before
     report = json.loads((out / "report.json").read_text())
     assert report["counts"]["duplicate"] == 1 and report["clean_images"] == 7
@@ -63,7 +63,7 @@ def test_a_dry_run_writes_nothing(sets, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["check", str(sets[1]), "--out", str(out), "--dry-run"]) == 0
     output = capsys.readouterr().out
-    assert f"clean index: 8 of 9 images; dry run: {out} is not written\n" in output
+    assert f"faulty records: 8 of 9 images; dry run: {out} is not written\n" in output
     assert not out.exists()
 
 
@@ -97,7 +97,7 @@ def test_a_set_without_a_sound_image_gets_a_report_and_no_index(tmp_path, capsys
     write_record_set(tmp_path / "bad", [(0, jpeg(face(0, 0))[:-9])] * 2, 1, image_size=SIZE)
     out = tmp_path / "out"
     assert main(["check", str(tmp_path / "bad"), "--out", str(out)]) == 0
-    assert "clean index: none" in capsys.readouterr().out
+    assert "clean set: none" in capsys.readouterr().out
     assert sorted(p.name for p in out.iterdir()) == ["report.json", "report.txt"]
 
 

@@ -79,7 +79,7 @@ def test_every_planted_fault_is_found_and_nothing_else(tmp_path, content, make_f
     ("same", "finding"),
     [
         ([True] * 20, "all 20 pairs are of one kind"),
-        ([True] * 10 + [False] * 10, "10 of 10 consecutive folds have pairs of one kind only"),
+        ([True] * 10 + [False] * 10, "10 of 10 consecutive folds lack pairs of one person"),
     ],
 )
 def test_sets_that_give_no_accuracy_are_findings(tmp_path, content, same, finding, capsys):

@@ -78,7 +78,7 @@ def test_without_known_people_there_is_no_file_of_people(images, capsys):
         (images / f"{number}.jpg").write_bytes((images / "P_0" / "P_0_0001.jpg").read_bytes())
     assert make(images, "0.jpg 1.jpg 1\n0.jpg 2.jpg 0\n") == 0
     assert not (images.parent / "set.people.txt").exists()
-    assert "no file of people: neither the pairs nor the paths name" in capsys.readouterr().out
+    assert "no people file is written: the pairs and the paths do not" in capsys.readouterr().out
 
 
 def test_a_stale_file_of_people_is_refused(images, capsys):
@@ -142,13 +142,13 @@ def test_folds_of_one_kind_get_a_warning(images, capsys):
     )
     different = "".join("P_0/P_0_0001.jpg P_1/P_1_0001.jpg 0\n" for _ in range(20))
     assert make(images, same + different) == 0
-    assert "warning: 10 of 10 consecutive folds have pairs of one kind" in capsys.readouterr().out
+    assert "warning: 10 of 10 consecutive folds lack pairs of one person" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("out", "problem"),
     [
-        ("set.txt", "NAME.bin: must be the name of a file that ends in .bin"),
+        ("set.txt", "NAME.bin: must be a file name that ends in .bin"),
         ("old.bin", "old.bin: must be a new file, got a name that exists"),
         ("nowhere/set.bin", "NAME.bin: must lie in a folder with write access"),
     ],

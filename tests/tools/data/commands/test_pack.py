@@ -216,7 +216,7 @@ def test_an_interrupted_pack_resumes_with_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(Packing, "_write", interrupted(after))
         assert run(*command) == 2
-    assert "No space left on device; repeat the command, which resumes" in capsys.readouterr().err
+    assert "No space left on device; remove the cause and repeat" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == [STATE_FOLDER]
     rec, journal = out / STATE_FOLDER / "train.rec", out / STATE_FOLDER / "journal.jsonl"
     if damage == "torn":
@@ -259,7 +259,7 @@ def test_a_complete_set_is_left_alone_and_another_set_is_refused(photographs, tm
     assert run("pack", photographs, tmp_path / "out") == 0
     assert "the set is already complete" in capsys.readouterr().out
     assert run("pack", photographs, tmp_path / "out", "--quality", 90) == 2
-    assert "holds a set of other images or options" in capsys.readouterr().err
+    assert "holds a set of other images or with other options" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -291,7 +291,7 @@ def test_a_full_disk_leaves_work_that_resumes(photographs, tmp_path):
         command, cwd=ROOT, preexec_fn=limit, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1
-    assert "File too large; repeat the command, which resumes" in ended.stderr
+    assert "File too large; remove the cause and repeat" in ended.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == [STATE_FOLDER]
     assert run("pack", photographs, tmp_path / "out") == 0
     assert len(read_set(tmp_path / "out")) == 34
@@ -332,7 +332,7 @@ def test_hostile_folders_give_a_result(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "unusable: again/broken.jpg: is a link that leads to no file" in lines
     assert "passed over: 2 special files (pipes, sockets, devices)" in lines
-    assert "passed over: 3 folders that another path has reached before" in lines
+    assert "passed over: 3 folders that were already found under another path" in lines
     assert names(tmp_path / "out") == [" ", "a\nb", "again", "名前", os.fsdecode(b"\xff")]
     assert len(read_set(tmp_path / "out")) == 7
 
@@ -382,7 +382,7 @@ def test_missing_and_repeated_files_of_a_list_are_reported(tmp_path):
         ({}, [], "in: must contain one folder of images per identity, got 0 folders"),
         ({"a.jpg": b"x"}, [], "got 0 folders without images and 1 files outside them"),
         ({"a/a.jpg": b"x"}, [], "must contain usable images for training, got 1 unusable files"),
-        ({"a/0.jpg": None}, ["--size", "0"], "--size: must be a side or HEIGHTxWIDTH"),
+        ({"a/0.jpg": None}, ["--size", "0"], "--size: must be HEIGHTxWIDTH or the side"),
         ({"a/0.jpg": None}, ["--quality", 0], "--quality: must be in 1 .. 100, got 0"),
         ({"a/0.jpg": None}, ["--processes", 0], "--processes: must be in 1 .. 256, got 0"),
         ({"a/0.jpg": None}, ["--val-people", 1], "--val-people: must be at least 2"),

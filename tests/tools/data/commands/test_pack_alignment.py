@@ -88,7 +88,7 @@ def test_images_that_a_list_marks_as_aligned_keep_their_bytes(folder, points, tm
     found = report(tmp_path / "a")
     assert found["changes"] == {"aligned": 1, "stored": 1}
     assert found["rejected"] == [
-        ["a/2.jpg", "is marked as not aligned and the list gives no points, got no --align"]
+        ["a/2.jpg", "is marked as not aligned and has no points in the list, got no option --align"]
     ]
     assert (1, face(1, 1)) in read_set(tmp_path / "a")
     assert run("pack", folder / "list.lst", tmp_path / "b", *points) == 0
@@ -158,14 +158,14 @@ def test_other_points_are_other_work(folder, points, tmp_path, capsys):
     fields[8] = "77.5"
     (folder / "list.lst").write_text("".join([*lines[:3], "\t".join(fields), *lines[4:]]))
     assert run("pack", folder / "list.lst", tmp_path / "out") == 2
-    assert "holds a set of other images or options" in capsys.readouterr().err
+    assert "holds a set of other images or with other options" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
         (["--landmarks", "points.txt"], "--landmarks: applies only together with --align"),
-        (["--align", "--crop"], "--crop: cuts images that are not aligned, got --align as well"),
+        (["--align", "--crop"], "--crop: applies only to images that are not aligned, got --align"),
         (["--align", "--min-score", "7"], "--min-score: must be from 0 to 1, got 7.0"),
         (["--align", "--detector", "yunet"], "--detector: yunet needs the file of its weights"),
         (["--align", "--landmarks", "none.txt"], "none.txt: cannot be read as points of faces"),

@@ -90,7 +90,7 @@ def test_shared_labels_and_names_join_the_images_of_a_person(packed, tmp_path):
 
 def test_names_are_refused_for_sets_without_names(packed, make_records, tmp_path, capsys):
     assert run("merge", packed, make_records(2, 2), tmp_path / "out", "--labels", "names") == 2
-    assert "--labels: names needs identities.json in every set" in capsys.readouterr().err
+    assert "--labels names: needs identities.json in every set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
