@@ -36,7 +36,8 @@ _MISSING_LOSSES = """
 airface dsoftmax elasticcos elasticcosface gsoftmax hsoftmax largemarginsoftmax liarcface lsoftmax
 npcface qmagface sphereface2 spherefacer uniface vsoftmax
 """.split()
-"""Losses that this project lacks and whose names resemble those of other losses."""
+"""Losses that this project lacks.  Their names resemble those of losses that it has; without this
+list, the user would get the suggestion of a different loss."""
 
 _NETS: dict[str, tuple[str, ...]] = {
     # InsightFace calls MobileFaceNet y1 or y2 in its MXNet code and mbf in arcface_torch.
@@ -99,7 +100,7 @@ _NETS: dict[str, tuple[str, ...]] = {
     "vit": ("vit_t", "vit_s"),
     **dict.fromkeys(("vittiny", "vit_tiny"), ("vit_t",)),
     **dict.fromkeys(("vitsmall", "vit_small"), ("vit_s",)),
-    # arcface_torch's names of vision transformers contain the drop path and the mask ratio.
+    # arcface_torch's names of vision transformers contain the drop path rate and the mask ratio.
     **{
         f"vit_{size}_dp005_mask{end}": (f"vit_{size}",)
         for size in "ts"
@@ -116,7 +117,8 @@ _MISSING_NETS += [
 ]
 _MISSING_NETS += [f"efficientnetb{number}" for number in range(1, 8)]
 _MISSING_NETS += [f"{name}{depth}" for name in ("resnext", "resnest") for depth in _DEPTHS]
-"""Networks that this project lacks and whose names resemble those of other networks."""
+"""Networks that this project lacks.  Their names resemble those of networks that it has; without
+this list, the user would get the suggestion of a different network."""
 
 _SETTINGS: dict[str, tuple[str, ...]] = {
     # Sections.

@@ -77,11 +77,13 @@ def rename_together(
     targets: Sequence[str | os.PathLike[str]],
     sync: bool = True,
 ) -> None:
-    """Rename complete temporary files, already flushed to the disk, to ``targets``, in order.
+    """Rename temporary files to ``targets``, in the given order.
 
-    An older file with the name of the last target is removed first.  A temporary file that does
-    not exist counts as renamed by an earlier call that was interrupted.  ``sync`` waits until the
-    renames are on the disk.
+    The caller has written the temporary files completely and, if they must survive a crash of the
+    machine, flushed them to the disk.  If there are several targets, an older file with the name of
+    the last target is removed first.  If a temporary file does not exist but its target does, an
+    earlier call that was interrupted has renamed it already.  With ``sync``, the function waits
+    until the renames are on the disk.
 
     Raises
     ------

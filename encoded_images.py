@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check JPEGs for truncation, decode images, and apply their Exif orientation.
 
-Every decoder of the project applies the Exif orientation exactly as ``mx.image.imdecode`` does.
-DALI's decoders, on CPUs and GPUs, ignore Exif.  If the Exif orientation of an image asks for a
-rotation or a flip, DALI therefore gets an upright copy of the image.
+Every decoder of training images and verification pairs applies the Exif orientation exactly as
+``mx.image.imdecode`` does.  For photographs, `decode_upright` follows the orientation in more
+cases.  DALI's decoders, on CPUs and GPUs, ignore Exif.  If the Exif orientation of an image asks
+for a rotation or a flip, DALI therefore gets an upright copy of the image.
 """
 
 from __future__ import annotations

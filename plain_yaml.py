@@ -78,7 +78,9 @@ def read_yaml_file(path: Path) -> Any:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if len(content) <= 4 * MAX_CHARACTERS:
-            raise PlainYamlError(f"invalid YAML, got: {one_line(error)}; fix that line") from None
+            raise PlainYamlError(
+                f"invalid YAML, got: {one_line(error)}; save the file in UTF-8"
+            ) from None
         text = content.decode("utf-8", errors="replace")
     return parse_yaml(text)
 
@@ -102,7 +104,7 @@ def _check_events(text: str) -> None:
 
 
 class _Check:
-    """Number of values and depth of the nodes that a parser has reported so far."""
+    """Count of the values, and stack of the open nodes, that a parser has reported so far."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -142,8 +142,8 @@ class Setting:
             return value in self.choices and not isinstance(value, bool)
         if self.kind not in (int, float):
             return not (self.entry or self.mapped) and isinstance(value, self.kind)
-        # Refuse a string that looks like a number. launch/config/values.py has converted the
-        # strings that are numbers in YAML 1.2.
+        # Refuse every string, even if it looks like a number: launch/config/values.py has already
+        # converted the strings that are numbers in YAML 1.2.
         number = numbers.Integral if self.kind is int else numbers.Real
         if isinstance(value, bool) or not isinstance(value, number) or not _is_finite(value):
             return False

@@ -82,8 +82,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     if OUTPUT and run.folder.is_dir():  # other hosts may lack rank 0's folder
         OUTPUT.log_to(run.folder)
     operators = agree(comm, lambda: choose_operators(config, inputs))
-    # Make the loader before the model: the loader's worker processes must fork before MXNet starts
-    # threads.
+    # Make the loader before the model: its workers must fork before MXNet starts threads.
     loader, decode, notices = agree(comm, lambda: make_loader(config, inputs, run, comm, THREADS))
     at_end.callback(loader.close)
     model, model_notices = make_model(config, inputs, run, comm)

@@ -19,8 +19,8 @@ def suggest(word: Any, known: Iterable[Any]) -> list[str]:
 
     1. A known name that equals the word except for case, ``_``, ``-``, spaces, dots and an ending
        "loss".
-    2. The names that `aliases.ALIASES` lists for the word.  If the list of the word is empty, there
-       is no suggestion.
+    2. The known names among those that `aliases.ALIASES` lists for the word.  If its list for the
+       word is empty, there is no suggestion.
     3. The known names with the fewest edits, at most ``MAX_EDITS``.  An edit inserts, deletes or
        replaces one letter.  Short words allow fewer edits.  If the digits of the two names differ,
        one edit fewer is allowed, so that m2 does not count as a misspelt m3.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from launch.ranks.comm import Comm
 
 BLOCK_BYTES = 16 << 20
-"""Largest number of bytes of the class centres that the ranks get at once."""
+"""Maximum size in bytes of a block of class centres, which rank 0 sends to all ranks at once."""
 
 
 def load_shards(
@@ -72,7 +72,8 @@ def load_shards(
         part = slice(start, start + block)
         values = np.zeros((0, own_shape[1]), np.float32)
         if comm.rank == 0:
-            # Horovod: rank 0 sends zeros after an error, because the other ranks wait for a block.
+            # Horovod: the other ranks wait for every block.  So after an error rank 0 still takes
+            # part in each gather, with zeros.
             values = np.zeros((len(own[part]) * per_class, own_shape[1]), np.float32)
             try:
                 if failure is None:

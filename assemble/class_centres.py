@@ -26,9 +26,9 @@ class ClassMatch:
     """Classes that a run and a model have in common, and a sentence about how they were found."""
 
     own: np.ndarray
-    """Class numbers in the run, int64 (M,)."""
+    """Numbers in the run of the M common classes, int64 (M,)."""
     source: np.ndarray
-    """Numbers of the same classes in the model, int64 (M,)."""
+    """Numbers in the model of the same M classes, in the same order, int64 (M,)."""
     source_count: int
     """Number of classes of the model."""
     reason: str
@@ -54,7 +54,7 @@ def find_match(
         Number of rows in the model's array of class centres.
     centres_per_class
         Number of centres of each class in the head of the run.  If the model states no number of
-        classes, its head is assumed to have as many centres of each class.
+        classes, the function assumes that the head of the model has the same number.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def find_match(
             "record its classes; train.class_centres=none takes over no centres"
         )
         return ClassMatch(everything, everything, source_count, reason)
-    reason = f"the model does not record its classes and has {source_count} of them"
+    reason = f"the model has {source_count} classes and does not record which people they are"
     return ClassMatch(nothing, nothing, source_count, reason)
 
 
@@ -110,7 +110,7 @@ def load_head(
     match
         Classes that run and model have in common; None if head or model have no class centres.
     classes
-        Number of classes C of the run.
+        Number of classes of the run.
     left_out
         Names of the parameters to leave as they are.
     """

@@ -57,7 +57,7 @@ def make_loader(
     inputs
         Inputs of the run on this rank.
     run
-        The run with its current position.
+        The run; the loader starts at its current position in the epoch.
     comm
         Communication with the other ranks.
     threads
@@ -138,7 +138,10 @@ def choose_decoder(
 
 
 def permitted_bad_images(config: Config, inputs: Inputs) -> int | None:
-    """Return how many images may be bad; None if the first bad image ends the run."""
+    """Return how many images may be bad; None if the first bad image ends the run.
+
+    The result is also None for synthetic batches, which contain no images of files.
+    """
     data = config.data
     if data.on_bad_image == "stop" or inputs.records is None:
         return None
@@ -157,7 +160,7 @@ def mine_triplets(
     loader, model
         Data loader and model of this rank.
     run
-        The run with its current position.
+        The run; mining starts at its current position in the epoch.
     comm
         Communication with the other ranks.
     say

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compute the memory of class centres before allocation; refuse a run that exceeds the device."""
+"""Refuse a run whose class centres and batches need more memory than the device has available."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ LONG_KEYS = ("symbol",)
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """Model with the initial weights of a run: facts on all ranks, weights on rank 0 only."""
+    """Model to start from: its settings and shapes on all ranks, its weights on rank 0 only."""
 
     source: str
     """Path of the file or folder that the model was read from."""
@@ -237,9 +237,10 @@ def _is_name_of(name: str, model: Pretrained) -> bool:
 
 
 def _values_of_name(name: str, model: Pretrained) -> dict[str, Any]:
-    """Return the defaults by which an alias differs from the name of the net in the model.
+    """Return the defaults of the alias ``name`` that differ from those of the model's net.
 
-    For a model with the net mobilenet_v1 and the name m05, for example, this is the width 0.5.
+    For the alias m05 and a model with the net mobilenet_v1, for example, the result is the width
+    0.5.  The result is {} if ``name`` is no alias of that net.
     """
     own = str(model.net["name"])
     if not name or not _is_name_of(name, model) or NETS.get(name) is NETS.get(own):

@@ -34,7 +34,8 @@ def local_records(
         If a set cannot be copied.
     """
     # Horovod: on each host, the first rank that calls copy_records copies.  The other ranks call it
-    # later than local rank 0, because the launcher shows the progress of local rank 0.
+    # later than local rank 0.  So rank 0 copies on its host: launch.local and launch.hosts show the
+    # progress lines of rank 0 only.
     if local_rank > 0 and any(map(is_url, records)):
         time.sleep(HEAD_START_S)
     paths: list[str] = []

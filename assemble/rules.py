@@ -18,7 +18,9 @@ from nets import NETS
 CPU_DECODERS = ("auto", "cpu", "native")
 """Values of ``data.decode`` that need no GPU."""
 MIN_BATCH_SIZE = 2
-"""Minimum number of images per rank: every net ends with a batch normalisation of the embedding."""
+"""Minimum number of images per rank and step.
+
+Every net ends with a batch normalisation of the embedding, whose variance over one image is 0."""
 
 
 def read_config(argv: Sequence[str]) -> Config | str:

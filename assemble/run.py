@@ -98,7 +98,11 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
 
 
 def is_unverified(step: int, every: int, verified_step: int) -> bool:
-    """Return whether a verification is due at a step > 0 and has not been recorded."""
+    """Return whether a verification is due at ``step`` > 0 and has not been recorded.
+
+    ``every`` is the number of steps between two verifications, 0 for none before the end of the
+    run.  ``verified_step`` is the step of the last recorded verification, or 0.
+    """
     return step > verified_step and is_due(step, every)
 
 

@@ -5,9 +5,10 @@ The benchmark prints three groups of results.  The data sizes of each group are 
 protocol.  Each group has an upper bound of the speed, the row ``limit ...``, which times only the
 part of the work that no implementation can avoid:
 
-search     1,000 probes and 1,000,000 distractors in a file; limit: the matrix product alone
+search     1,000 probes against 1,000,000 distractors, which are read from a file; limit: the
+           matrix product alone
 templates  469,376 embeddings summed into 23,124 templates; limit: reading the embeddings once
-pairs      15,658,489 pairs of templates; limit: gather and product in NumPy
+pairs      scores of 15,658,489 pairs of templates; limit: gather and product in NumPy
 
 The column ``of limit ...`` shows the time of the limit divided by the time of the row.  The
 distractors need 2 GB in the temporary folder.

@@ -271,8 +271,8 @@ class FeedResult(Result):
         """
         start = time.monotonic()
         own, trials = [self._measure_own()], list[Trial]()
-        # In the first round, the guess assumes that batches arrive at the loader's own rate.  Later
-        # rounds use the results of the earlier ones.
+        # The search starts at a guess of the interval.  In the first round, the guess assumes that
+        # batches arrive at the loader's own rate.  Later rounds use the results of earlier rounds.
         ratio = 1 - MAX_WAITING_FRACTION
         if self.best:
             pairs = zip(self.best, self.own, strict=True)
@@ -320,7 +320,7 @@ class FeedResult(Result):
         """Take ``batches`` batches and time them, with ``interval`` seconds of sleep after each.
 
         ``untimed`` additional batches are taken first and not timed.  If the interval is not 0, the
-        measurement stops as soon as the device has waited too long.
+        measurement stops as soon as the device has waited so long that the trial must fail.
         """
         request = {"steps": batches, "untimed": untimed, "interval": interval}
         if interval:

@@ -4,11 +4,12 @@
 A step is forward, backward and the update of the class centres by SGD with momentum and weight
 decay.  All implementations get the same random embeddings and class centres, and their first losses
 must be equal.  In the row ``ours fused update``, our head updates its class centres without storing
-their gradients.  In all other rows, the update takes the same time, so the differences between the
-heads are in the rest of the step.  Therefore the table also shows the time without the update.  In
-the row ``gluonfr``, as in GluonFR's training script, the block NormDense is hybridized and the
-block ArcLoss is not.  In the row ``gluonfr hybridized``, both blocks are hybridized.  The row
-``limit four GEMMs`` computes only the matrix products, with NumPy's OpenBLAS.
+their gradients.  In the rows of all other heads, the update takes about the same time, so the
+differences between these heads are in the rest of the step.  Therefore the table also shows the
+time without the update.  In the row ``gluonfr``, as in GluonFR's training script, the block
+NormDense is hybridized and the block ArcLoss is not.  In the row ``gluonfr hybridized``, both
+blocks are hybridized.  The row ``limit four GEMMs`` computes only the matrix products, with NumPy's
+OpenBLAS.
 """
 
 from __future__ import annotations

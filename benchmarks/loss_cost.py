@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare the step time of each loss with that of ArcFace:  python benchmarks/loss_cost.py
 
-A step is forward, backward and update of a head of heads/ with default settings, without a network.
-All heads get the same random embeddings; a batch has four embeddings of each of its classes.  The
-losses are timed in groups.  Each group includes ArcFace, and the column ``x ours`` shows the time
-of a loss divided by the time of ArcFace.
+A step is forward, backward and update of a head alone, without a network.  The heads are those of
+the folder heads/, with default settings.  All heads get the same random embeddings; a batch has
+four embeddings of each of its classes.  The losses are timed in groups.  Each group includes
+ArcFace, and the column ``x ours`` shows the time of a loss divided by the time of ArcFace.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def main() -> int:
 def candidate(name: str, size: dict[str, int], group: str) -> Candidate:
     """Return the `Candidate` for one loss.
 
-    Every group has a row for ArcFace.  To distinguish these rows, their names contain ``group``.
+    Every group has a row for ArcFace.  To distinguish these rows, their names contain the text
+    ``group``, which is " a" for the first group.
     """
     label = f"C={size['num_classes']} d={size['embedding_size']} B={size['batch']}"
     settings = {"what": "loss", "name": name, "options": {}, **size}

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw a bar chart of the results that a benchmark wrote with ``--json``.
 
-    python benchmarks/plot_results.py FILE.json OUT.png --rows NAME [NAME ...]
+    python benchmarks/plot_results.py FILE.json OUT.png [--rows NAME ...]
 
-The bars have the order of the names.  This script draws the chart of the README; docs/benchmarks.md
-gives the command.
+The bars have the order of the names after ``--rows``.  This script draws the chart of the README;
+docs/benchmarks.md gives the command.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from launch.config.paths import home_path
 
 
 def main() -> int:
-    """Draw a bar for each result row that the command line names; return the exit code."""
+    """Draw a bar for each result row, or for each row that --rows names; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument(
         "results", type=home_path, help="JSON file that a benchmark wrote with --json"

@@ -5,10 +5,11 @@ The benchmark writes two sets into a temporary folder (3 GB): one with the size 
 (5,822,653 images of 85,742 identities, with header and identity records) and one with 40 million
 images.  An image holds 16 zero bytes, to keep the .rec small.  Processes open each set as
 run_train.py does: the first process parses the index and caches it; the later processes map the
-cached index into memory.  Each process works like a rank: it computes in which order two epochs
-read the images, and looks up every image in the index.  All processes must compute the same order.
-A last process writes the .idx file that a run with data.reader=window needs.  ``--open`` also
-measures an existing set.
+cached index into memory.  Each process works like a rank: it computes in which order one of the
+readers random and blocks reads the images of two epochs, and looks up the images in the index (of
+the first epoch, only 262,144 images).  All processes with the same reader must compute the same
+order.  A last process writes the .idx file that a run with data.reader=window needs.  ``--open``
+also measures an existing set.
 
 The stated memory is the growth of a process since its imports.  As in a run, malloc does not return
 freed memory to the system (launch/ranks/malloc.py).  "resident" is the resident memory in the
@@ -55,13 +56,14 @@ def main() -> int:
         "--people",
         type=int,
         default=NUM_PEOPLE,
-        help="identities of each synthetic set (default: 85742)",
+        help="number of identities of each synthetic set (default: 85742)",
     )
     parser.add_argument(
         "--repeat",
         type=int,
         default=3,
-        help="number of times to open the cached index (default: 3)",
+        help="number of times to open the cached index with each of the readers random and blocks "
+        "(default: 3)",
     )
     parser.add_argument(
         "--open", type=home_path, help="folder of an existing record set to measure as well"

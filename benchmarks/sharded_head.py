@@ -7,10 +7,10 @@ run_train.py.  With --torch and --insightface, the rows ``partial_fc_v2`` run In
 PartialFC_V2 with the same embeddings, labels and class centres, once with the SGD of its
 train_v2.py and once with PyTorch's fused SGD.  Without sampling, all first losses must be equal.
 
-The memory of a row is the peak of all ranks minus that of the same row with 1,000 classes.  The
-sent bytes of a row are those that the kernel counts on the TCP connections of a rank, including the
-control messages that Horovod sends every 5 ms.  The passed bytes are the sizes of the arrays that
-our head passes to Horovod.
+The memory of a row is the sum of the peaks of all ranks, minus this sum for the same head with
+1,000 classes.  The sent bytes of a row are those that the kernel counts on the TCP connections of a
+rank, including the control messages that Horovod sends every 5 ms.  The passed bytes are the sizes
+of the arrays that our head passes to Horovod.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ COLUMNS = (
 LEGEND = (
     "ms: median milliseconds per step. CPU ms: processor time of all threads of the busiest rank, "
     "per step. MiB above C=1000: peak memory of all ranks minus that with 1,000 classes; largest "
-    "rank: the same for the rank with the most memory. KiB sent: over TCP, per step and rank. KiB "
-    "passed: arrays passed to Horovod, per step and rank; with C=1000: the same with 1,000 "
+    "rank: the largest such difference of a single rank. KiB sent: over TCP, per step and rank. "
+    "KiB passed: arrays passed to Horovod, per step and rank; with C=1000: the same with 1,000 "
     "classes. x ours: time of this row divided by the time of the first row whose name begins with "
     "'ours'; x ours, CPU: the same ratio of the CPU ms."
 )
@@ -180,9 +180,9 @@ class ShardedResult(Result):
     Parameters
     ----------
     few
-        Answer of the same candidate with FEW_CLASSES classes.
+        Measured values of the same head with FEW_CLASSES classes, as its process answered them.
     answer
-        Last answer of the candidate.
+        Measured values of the last turn, as the process of the candidate answered them.
     cpu_milliseconds
         CPU milliseconds per step of the busiest rank, one value per turn.
     """

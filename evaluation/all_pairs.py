@@ -21,7 +21,7 @@ UNKNOWN_PERSON = -1
 """ID that stands for every person who is not known."""
 BLOCK_ROWS = 2048
 MAX_SCORES = 1 << 26
-"""Upper bound of the number of genuine scores that are kept, and of impostor scores.
+"""Largest number of genuine scores that are kept, and largest number of impostor scores.
 
 This many float32 scores occupy 256 MiB.
 """
@@ -103,15 +103,16 @@ def _check_counts(where: str, genuine: int, impostors: int, fars: Sequence[float
 def _score_rows(
     ordered: np.ndarray, ends: np.ndarray, start: int, highest: HighestScores
 ) -> list[np.ndarray]:
-    """Score a block of rows against all rows from row `start` on; return the genuine scores.
+    """Score the block of rows that begins at row `start`; return the genuine scores.
 
-    The impostor scores are added to `highest`.
+    Each row of the block is paired with all rows after it.  The impostor scores are added to
+    `highest`.
     """
     stop = min(start + BLOCK_ROWS, len(ends))
     genuine: list[np.ndarray] = []
     later = ArrayRows(ordered[start:], "embeddings")
     for offset, scores in score_blocks(ordered[start:stop], later):
-        first = start + offset  # column of the first score
+        first = start + offset  # row of `ordered` that the first column of `scores` stands for
         if first < ends[stop - 1]:
             for row in range(start, stop):
                 mates = scores[row - start, max(0, row + 1 - first) : max(0, ends[row] - first)]

@@ -3,8 +3,8 @@
 
 Image pairs that share a person are not independent.  A resample therefore draws people, not pairs,
 with replacement.  A pair that shows one person is weighted by the number of times that this person
-was drawn.  A pair of two people is weighted by the product of both numbers.  Both networks are
-scored on the same resamples.
+was drawn.  A pair of two people is weighted by the product of the numbers of times that the one and
+the other person were drawn.  Both networks are scored on the same resamples.
 
 The weights of pairs of two people vary more than those of pairs of one person, which widens the
 interval.  With few people the resamples vary too little, which narrows the interval.  In simulated

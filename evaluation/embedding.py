@@ -115,7 +115,7 @@ def embed_flipped(
         index in ``images``.
     part
         Rank of this process and number of ranks, as a pair (rank, size).  The process embeds every
-        ``size``-th chosen image, beginning with the one at index ``rank``.  Every rank embeds the
+        ``size``-th image of ``chosen``, beginning with ``chosen[rank]``.  Every rank embeds the
         same number of images: a rank with one image fewer embeds the last chosen image again.
     where
         Prefix of error messages, for example the file of the set.

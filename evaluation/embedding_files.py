@@ -62,7 +62,7 @@ class _Member:
 
     path: str
     name: str
-    offset: int | None  # None if the values are compressed
+    offset: int | None  # of the values, in bytes; None if they are compressed
     shape: tuple[int, ...]
     dtype: np.dtype
 
@@ -83,7 +83,9 @@ def read_embeddings(path: str | os.PathLike[str]) -> Embeddings:
     path = os.fspath(path)
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise _error(path, f"must end with {', '.join(SUFFIXES)}", repr(suffix))
+        raise _error(
+            path, f"must end with {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}", repr(suffix)
+        )
     if not Path(path).is_file():
         got = "no such file" if not Path(path).exists() else "a folder or a special file"
         raise _error(path, "must be a file of embeddings", got)
@@ -175,7 +177,7 @@ def _read_header(path: str, name: str, file: IO[bytes], size: int) -> _Member:
 
 
 def _rows(member: _Member, labels: np.ndarray | None) -> RowSource:
-    """Return the rows of an array (N, E) of floating-point numbers."""
+    """Return the rows of an array (N, E) of floating-point numbers; `labels` names the rows."""
     shape = member.shape
     if member.dtype.kind != "f" or len(shape) != 2 or not 1 <= shape[1] <= MAX_DIMENSIONS:
         raise _error(

@@ -143,8 +143,8 @@ def embed_sets(
         )
     for name, pairs in sets.items():
         first, numbers = find_distinct(pairs.images)
-        # Horovod: with several ranks `embed_flipped` returns a row of NaN for a bad image instead
-        # of raising an error, so that every rank calls `gather`.
+        # Horovod: if one rank raised an error here, the other ranks would wait for it in `gather`.
+        # So with several ranks `embed_flipped` returns a row of NaN for a bad image instead.
         found = embed_flipped(
             net,
             pairs.images,

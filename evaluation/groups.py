@@ -137,10 +137,10 @@ def group_errors(
     threshold
         Squared distance; a pair is accepted if its distance is smaller.
     distances, issame
-        Distance of each pair, and whether the pair shows one person, (P,) each.
+        Squared distance of each pair, and whether the pair shows one person, (P,) each.
     people
-        For each image of each pair, the index of its person or of its group of linked images,
-        (P, 2) int.
+        For each image of each pair, the index of its person or of its group of linked images (see
+        `evaluation.people.find_groups`), (P, 2) int.
 
     Outputs
     -------
@@ -180,9 +180,10 @@ def cross_group_rates(
 
     Outputs
     -------
-    ``groups``, the names of the G groups; ``pairs`` and ``false_matches``, counts as G lists of G
-    numbers; ``fmr``, ``false_matches`` divided by ``pairs``, or None for 0 pairs; ``of``, the pairs
-    that the rate is over: "all images" or "the set's pairs".
+    ``groups``, the names of the G groups; ``pairs`` and ``false_matches``, for each pair of groups
+    the number of different-person pairs and the number of those that are accepted, each as G lists
+    of G numbers; ``fmr``, ``false_matches`` divided by ``pairs``, or None for 0 pairs; ``of``, the
+    pairs that the rate is over: "all images" or "the set's pairs".
     """
     count = len(groups.names)
     if groups.people is None:
@@ -219,7 +220,7 @@ def _both_orders(counts: np.ndarray) -> np.ndarray:
 def count_matches(
     units: np.ndarray, groups: np.ndarray, people: np.ndarray, threshold: float, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Count the pairs of images that show two people, and those accepted, by pair of groups.
+    """For each pair of groups, count the pairs of images of two people, and the accepted ones.
 
     Parameters
     ----------
@@ -241,8 +242,8 @@ def count_matches(
     for rows in _blocks(len(units)):
         differ = (people[rows, None] != people).astype(np.float32)
         accepted = (2 - 2 * (units[rows] @ units.T) < threshold) * differ
-        # The products in float32 count at most n images, so they are exact for n up to 2^24.  The
-        # larger counts are in int64.
+        # The products in float32 count at most n images, so they are exact for n up to 2^24.
+        # Counts of pairs can be larger, so they are computed in int64.
         totals += member[rows].T.astype(np.int64) @ (differ @ member).astype(np.int64)
         matches += member[rows].T.astype(np.int64) @ (accepted @ member).astype(np.int64)
     # Both orders of each pair were counted, so a diagonal cell counts each of its pairs twice.

@@ -27,7 +27,10 @@ UNKNOWN_PERSON = -1
 MAX_PROBES = 4096
 """Number of probes that are compared with the gallery at once."""
 MAX_MATES = 1 << 22
-"""Largest number of scores of probes with their mates in memory; one probe alone may have more."""
+"""Largest number of scores between probes and their mates that are in memory at a time.
+
+A mate is a gallery image of the probe's person.  A single probe may have more mates than this.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,9 @@ def rank_probes(
 
     Inputs
     ------
-    probes (P, E) and gallery (G, E) float32 of unit length; probe_people (P,) and gallery_people
-    (G,) int, the ID of each image's person, or UNKNOWN_PERSON.
+    probes (P, E) and gallery (G, E) float32 of unit length; probe_people (P,) int, the ID of each
+    probe's person, or UNKNOWN_PERSON; gallery_people (G,) int, the ID of each gallery image's
+    person.
     """
     sources: list[RowSource] = [ArrayRows(gallery, "gallery")]
     if distractors is not None and len(distractors):
@@ -104,8 +108,8 @@ def _parts(
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Yield the probes in parts: their indices, and for each probe the gallery rows of its person.
 
-    A part has at most MAX_PROBES probes.  A part of several probes has at most MAX_MATES gallery
-    rows.
+    A part has at most MAX_PROBES probes.  If it has several probes, the numbers of their gallery
+    rows add up to at most MAX_MATES.
     """
     order = np.argsort(gallery_people, kind="stable")
     ordered = gallery_people[order]
@@ -127,10 +131,15 @@ def _compare(
     mates: Sequence[np.ndarray],
     limits: Sequence[np.ndarray],
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Compare probes with all rows except their mates.
+    """Compare probes with all rows of the sources except their mates.
 
-    ``limits`` has an array of scores for each probe.  Return how many rows have at least each of
-    these scores, as an array for each probe, and the highest score of each probe.
+    ``mates`` has for each probe the indices of its mates in the first source, the gallery.
+    ``limits`` has for each probe an array of scores.
+
+    Outputs
+    -------
+    For each probe an array with a count for each of its ``limits``: how many compared rows have at
+    least this score with the probe.  And the highest score of each probe with a compared row, (P,).
     """
     counts, best = CountsAtLeast(limits), TopScores(len(probes), 1)
     rows = np.repeat(np.arange(len(probes)), [len(m) for m in mates])
@@ -154,7 +163,8 @@ def _average_precision(mates: np.ndarray, above: np.ndarray, wanted: bool) -> fl
 
     Inputs
     ------
-    mates (M,), the scores of the mates; above (M,), how many other rows score at least as high.
+    mates (M,), the scores of the mates; above (M,), for each mate, how many images of other people
+    score at least as high.
     """
     if not wanted:
         return float("nan")
@@ -176,7 +186,7 @@ def summarize_ranking(
     of the unmated probes has a score; ``tpir_at_fpir_<x>``, the true positive identification rate:
     the fraction of mated probes whose best mate has rank 1 and a score above that threshold;
     ``mean_average_precision``, if it was computed.  The threshold and the TPIR are None if there
-    are no mated probes, or fewer than 1 / x unmated probes.
+    are no mated probes, or fewer than ``1 / x`` unmated probes.
     """
     mated = ranking.ranks > 0
     result: dict[str, Any] = {

@@ -180,7 +180,7 @@ def read_images(
     image_size
         (height, width) in pixels of the yielded images.
     resize
-        Resize images of other sizes, without regard to their aspect ratio.
+        Whether to resize images of other sizes, without regard to their aspect ratio.
     cut_off
         Function that detects truncated images, see `evaluation.pairs.CutOff`; None skips the check.
     fit

@@ -24,7 +24,10 @@ MAX_SHARE = 0.75
 
 
 class RateInterval(NamedTuple):
-    """Rate over pairs, with the ends of its 95 % interval; fractions from 0 to 1."""
+    """Rate over pairs, with the ends of its 95 % interval; fractions from 0 to 1.
+
+    ``pairs`` is the number of pairs.
+    """
 
     rate: float
     low: float
@@ -42,8 +45,8 @@ def rate_interval(
     outcomes
         Outcome of each pair, such as "is classified correctly", (N,) bool.
     people
-        For each image of each pair, the index of its person or of its group of linked images,
-        (N, 2) int.
+        For each image of each pair, the index of its person or of its group of linked images (see
+        `evaluation.people.find_groups`), (N, 2) int.
     corrected
         Whether to correct the interval for the number of people, see the notes.
     folds
@@ -83,7 +86,7 @@ def rate_interval(
 
 
 def _shares(people: np.ndarray) -> tuple[float, int]:
-    """Return the sum over people of (fraction of pairs with the person)^2, and their number."""
+    """Sum (fraction of pairs with the person)^2 over people; return sum and number of people."""
     first, second = np.asarray(people).T
     counts = np.bincount(np.concatenate([first, second[first != second]]))
     return float(np.sum((counts / len(first)) ** 2)), int(np.count_nonzero(counts))
@@ -93,7 +96,7 @@ def student_quantile(degrees: int) -> float:
     """Return the 97.5 % quantile of Student's distribution.
 
     The expansion is that of Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.5;
-    its error is below 0.001 from 10 degrees of freedom on.
+    its error is below 0.001 for 10 or more degrees of freedom.
     """
     z = NORMAL_QUANTILE
     terms = (

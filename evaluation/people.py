@@ -52,7 +52,7 @@ class People(NamedTuple):
 def find_people(pairs: Pairs) -> People:
     """Return the people listed in NAME.people.txt beside NAME.bin, or else groups.
 
-    The function returns groups if NAME.people.txt does not exist.
+    If NAME.people.txt does not exist, the function returns the groups that `find_groups` finds.
 
     Raises
     ------

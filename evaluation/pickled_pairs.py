@@ -34,7 +34,8 @@ def pickled_parts(images: Sequence[bytes], issame: Sequence[bool]) -> Iterator[b
         if number is not None:
             yield pickle.LONG_BINGET + number.to_bytes(4, "little") + pickle.APPEND
             continue
-        # Protocol 2 has no opcode for bytes: the pickle has the reader call encode(text, "latin1").
+        # Protocol 2 has no opcode for bytes, so the pickle makes its reader call
+        # encode(text, "latin1").
         number = numbers[id(image)] = FIRST_IMAGE + len(numbers)
         yield encode + _pickled_text(image.decode("latin1")) + latin1
         yield pickle.TUPLE2 + pickle.REDUCE

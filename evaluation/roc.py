@@ -23,7 +23,7 @@ class RocPoint:
         False accept rate that was asked for.
     tar
         True accept rate at a false accept rate of at most `far`; None if there are no genuine pairs
-        or fewer than 1 / far impostor pairs.
+        or fewer than ``1 / far`` impostor pairs.
     threshold
         A pair is accepted if its score is higher; None if `tar` is None.
     false_accepts

@@ -65,7 +65,7 @@ def compute_roc_curve(scores: np.ndarray, issame: np.ndarray) -> RocCurve:
         )
     order = np.argsort(-scores, kind="stable")
     ordered, accepted = scores[order], np.cumsum(issame[order])
-    # Position of the last pair with each distinct score.
+    # Position in `ordered` of the last pair with each distinct score.
     last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
     true = accepted[last]
     return RocCurve(

@@ -17,7 +17,10 @@ BLOCK_SCORES = 1 << 23
 """Number of scores of a block: 32 MiB of float32."""
 MAX_BLOCK_ROWS = 1 << 15
 TIE = 1e-6
-"""Scores that differ by less count as equal: rounding in float32 can change a score by this."""
+"""Scores that differ by less than this count as equal.
+
+Rounding in float32 can change a score by as much.
+"""
 
 
 def score_blocks(
@@ -36,7 +39,7 @@ def score_blocks(
 
     Outputs
     -------
-    Pairs (number of the first gallery row of the block, scores of the block).  The scores are
+    Pairs (index of the first gallery row of the block, scores of the block).  The scores are
     float32 (P, rows of the block).  The next block overwrites them; the caller may change them.
     """
     count = len(gallery)
@@ -131,7 +134,10 @@ class CountsAtLeast:
     """
 
     MAX_COMPARED = 8
-    """If a probe has more given scores than this, its added scores are sorted to be counted."""
+    """Largest number of given scores of a probe that are compared with all added scores.
+
+    If a probe has more given scores, the added scores are sorted and searched by bisection.
+    """
 
     def __init__(self, scores: Sequence[np.ndarray]) -> None:
         self._limits = [np.asarray(s, np.float32) - np.float32(TIE) for s in scores]

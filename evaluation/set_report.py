@@ -37,8 +37,8 @@ def report_set(
     issame
         True for each pair that shows one person, (P,) bool.
     people
-        People, or groups of linked images.  The intervals treat two pairs that share a person or
-        group as dependent.
+        People, or groups of linked images (see `evaluation.people.find_groups`).  The intervals
+        treat two pairs that share a person or group as dependent.
     fars
         False accept rates at which the true accept rate is computed.
 
@@ -70,9 +70,9 @@ def score_embeddings(
     Outputs
     -------
     Result of `evaluation.verification.verify`; ``accuracy_interval``, the ends of the 95 % interval
-    of the accuracy; and ``roc``, one dict for each rate of ``fars``: the fields of
-    `evaluation.roc.RocPoint`, with a cosine as threshold; ``tar_interval``, the ends of the 95 %
-    interval of the TAR; and ``negatives``, the number of different-person pairs.
+    of the accuracy; and ``roc``, one dict for each rate of ``fars``.  Each of these dicts has the
+    fields of `evaluation.roc.RocPoint`, with a cosine as threshold; ``tar_interval``, the ends of
+    the 95 % interval of the TAR; and ``negatives``, the number of different-person pairs.
     """
     result = verify(embeddings, issame, fars=fars, norms=norms)
     distances = pair_distances(embeddings)
@@ -90,9 +90,10 @@ def score_embeddings(
 def find_roc_points(
     distances: np.ndarray, issame: np.ndarray, fars: Sequence[float]
 ) -> list[RocPoint]:
-    """Return the ROC points of P pairs; the scores are the negative distances.
+    """Return the ROC points of P pairs; the score of a pair is its negated squared distance.
 
-    A point has the TAR None if the set has fewer than MIN_FALSE_ACCEPTS / far pairs of two people.
+    The TAR of a point is None if there are fewer than ``MIN_FALSE_ACCEPTS / far`` different-person
+    pairs, or no same-person pairs.
     """
     negatives = np.sort(-distances[~issame])[::-1]
     points = roc_points(-distances[issame], negatives, len(negatives), fars)

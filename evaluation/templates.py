@@ -18,9 +18,15 @@ import numpy as np
 from evaluation.row_sources import RowError
 
 BLOCK_TEMPLATES = 512
-"""Number of templates that are added up at once: 1 MiB if a template has 512 values."""
+"""Number of templates whose sums are computed at once.
+
+With 512 values per template, these sums occupy 1 MiB.
+"""
 BLOCK_PAIRS = 128
-"""Number of pairs scored at once: with 512 values per template, 512 KiB, which fit into a cache."""
+"""Number of pairs that are scored at once.
+
+With 512 values per template, their templates occupy 512 KiB, which fit into a cache of the CPU.
+"""
 MAX_THREADS = 4
 
 
@@ -140,11 +146,11 @@ def pool_templates(
 def _add_block(
     embeddings: np.ndarray, groups: ImageGroups, factors: np.ndarray, start: int, stop: int
 ) -> np.ndarray:
-    """Return the sums of the templates at the positions `start` to `stop` - 1, float32."""
+    """Return the sums of templates `start` to `stop` - 1 of ``groups.numbers``, float32."""
     from scipy.sparse import csr_array  # Imported late: importing takes 0.3 s.
 
     first, last = groups.starts[start], groups.starts[stop]
-    # Row t of the sparse matrix has the factors of the images of template t.
+    # Row t of the sparse matrix has the factors of the images of template `start` + t.
     matrix = csr_array(
         (
             factors[first:last],
@@ -198,10 +204,10 @@ def score_pairs(templates: np.ndarray, first: np.ndarray, second: np.ndarray) ->
     return scores
 
 
-def check_unit_norms(embeddings: np.ndarray, where: str) -> np.ndarray:
-    """Return 1 / length of each embedding, (N,) float32.
+def inverse_norms(embeddings: np.ndarray, where: str) -> np.ndarray:
+    """Return the factor that scales each embedding to length 1, (N,) float32.
 
-    Raise RowError if a length is 0 or not finite.
+    Raise RowError if the length of an embedding is 0 or not finite.
     """
     lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))

@@ -49,8 +49,8 @@ def errors_at(
     threshold
         Squared distance; a pair is accepted if its distance is smaller.
     people
-        For each image of each pair, the index of its person or of its group of linked images,
-        (P, 2) int.
+        For each image of each pair, the index of its person or of its group of linked images (see
+        `evaluation.people.find_groups`), (P, 2) int.
 
     Outputs
     -------

@@ -23,7 +23,7 @@ from evaluation.roc_curve import area_under_curve, compute_roc_curve, equal_erro
 THRESHOLDS = np.arange(0, 4, 0.01)
 FOLDS = 10
 MIN_FALSE_ACCEPTS = 10
-"""Smallest number of false accepts that a false accept rate must allow for TAR to be computed."""
+"""The TAR at a FAR is computed only if the FAR allows at least this many false accepts."""
 
 
 def verify(
@@ -38,8 +38,8 @@ def verify(
     Parameters
     ----------
     embeddings
-        Raw embeddings: each is the sum of the embeddings of an image and of its mirror image.
-        `verify` normalises the raw embeddings.
+        One embedding for each image, usually the sum of the embeddings of the image and of its
+        mirror image.  `verify` scales each to length 1.
     issame
         True for each pair that shows one person, False for each pair that shows two people.
     nfolds
@@ -47,8 +47,9 @@ def verify(
     fars
         False accept rates at which the true accept rate is computed.
     norms
-        L2 norms of the raw embeddings.  The mean of these norms is the result `xnorm`.  None: the
-        result `xnorm` is None.
+        L2 norms of embeddings as the network returns them, not of their sums; for example
+        `evaluation.embedding.FlippedEmbeddings.norms`.  The mean of these norms is the result
+        `xnorm`.  None: the result `xnorm` is None.
 
     Inputs
     ------
@@ -200,10 +201,11 @@ def cosine_threshold(distance: float) -> float:
 def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float | None:
     """Return the true accept rate at a false accept rate of at most `far`, or None.
 
-    The threshold is not one of THRESHOLDS: it is the largest observed distance at which the false
-    accept rate is at most `far`.  The result is None if there are no same-person pairs, or fewer
-    than MIN_FALSE_ACCEPTS / far different-person pairs, because the rate would then depend on very
-    few pairs.
+    A pair is accepted if its distance is below the threshold.  The threshold is not one of
+    THRESHOLDS: it is the largest distance of a different-person pair that, used as the threshold,
+    gives a false accept rate of at most `far`.  The result is None if there are no same-person
+    pairs, or if the number of different-person pairs is below ``MIN_FALSE_ACCEPTS / far``, because
+    the rate would then depend on very few pairs.
 
     Inputs
     ------

@@ -104,8 +104,8 @@ def build_head(
         Function that computes a statistic over the images of all ranks (`heads.statistics.Reduce`).
     fused_update
         ``momentum`` and ``weight_decay`` with which the head updates its own class centres
-        (`heads.fused_centres.FusedCentres`). None: a trainer updates the class centres, or a head
-        that samples classes updates them with plain operators.
+        (`heads.fused_centres.FusedCentres`). None: a trainer updates the class centres. A head that
+        samples classes is an exception: it updates its class centres itself, with plain operators.
     sharding
         Communication, seed and SGD step for a head with ``sharded=True``
         (`heads.sharded.Sharding`).

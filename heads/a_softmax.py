@@ -14,7 +14,7 @@ Factor = Annotated[int, Within(1, 4, "the paper uses 4; head.name=sphereface acc
 class ASoftmax(ClassHead):
     """Softmax on unnormalised embeddings with an annealed factor on the angle to the true class.
 
-    logits |x| c_j; true class: |x| (c + w / (1 + lambda_min) (psi - c)),
+    logits |x| c_j; true class: |x| (c + (psi - c) w / (1 + lambda_min)),
     psi = (-1)^k cos(m1 t) - 2 k, k = floor(m1 t / pi)
 
     Liu et al., "SphereFace", arXiv:1704.08063, equation 7; annealing as in its appendix.

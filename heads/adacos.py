@@ -12,11 +12,12 @@ from heads.head import ClassHead, require
 from heads.statistics import TracedFunction, create_state
 from ranges import at_least
 
-# Cosine given to a class that a sum of exponentials must skip: exp(-1000) is 0 in float32.
-EXCLUDED_COSINE = -1000.0
-# Bounds of the adapted scale. Without the lower bound, a few classes that all lie opposite to the
-# embedding would give a negative logarithm and therefore a negative scale. Without the upper bound,
-# the scale would grow from step to step if the class centres are crowded, as in two dimensions.
+# Logit given to a class that a sum of exponentials must skip: exp(-1000) is 0 in float32.
+EXCLUDED_LOGIT = -1000.0
+# Bounds of the adapted scale. With few classes, the centres of all other classes may lie opposite
+# to the embeddings: log(A), and therefore the scale, would be negative without the lower bound. If
+# the class centres are crowded, for example in embeddings of two dimensions, the scale would grow
+# from step to step without the upper bound.
 MIN_SCALE, MAX_SCALE = 1e-3, 1e3
 
 
@@ -61,14 +62,14 @@ class AdaCos(ClassHead):
         angle = F.arccos(F.clip(F.sum(unit * centre, axis=1), -1.0, 1.0))
         if ops.fused_scores():
             label = F.cast(label, dtype=self._dtype)
-            excluded = F.ones_like(angle) * EXCLUDED_COSINE
+            excluded = F.ones_like(angle) * EXCLUDED_LOGIT
             _, _, top, total, _, _ = F.face_margin_softmax(
                 rows, weight, label, excluded, excluded, scale=1.0, unit_rows=0, pulls=0
             )
             return F.stack(F.log(total) + top, angle, axis=1)
         classes = self.num_classes
         logits = F.FullyConnected(rows, normalised(F, weight), num_hidden=classes, no_bias=True)
-        excluded = F.ones_like(logits) * EXCLUDED_COSINE
+        excluded = F.ones_like(logits) * EXCLUDED_LOGIT
         logits = F.where(F.one_hot(label, classes), excluded, logits)
         top = F.max(logits, axis=1, keepdims=True)
         total = F.sum(F.exp(F.broadcast_sub(logits, top)), axis=1)

@@ -37,7 +37,7 @@ class AdaFace(MarginSoftmax):
         Size of the margin on the angle (radians) and on the cosine.
     h
         Factor on the standardised L2 norm of the embedding, (norm - mean) / deviation. With 0.333,
-        norms within three standard deviations of the mean are not clipped.
+        the limits of q, -1 and 1, are reached three standard deviations from the mean norm.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ class Center(Softmax):
     Symbols: x is the embedding; m_y is the running centre of its class.
 
     After each batch, the centre m of a class with n embeddings x_i in the batch becomes
-    m - center_rate sum_i (m - x_i) / (1 + n). The centres start at 0 and have no gradient.
+    ``m - center_rate * sum_i (m - x_i) / (1 + n)``. The centres start at 0 and have no gradient.
 
     Parameters
     ----------

@@ -47,5 +47,6 @@ def write_rows(array: mx.nd.NDArray, rows: mx.nd.NDArray, values: mx.nd.NDArray)
 
 
 def _fused_for(array: mx.nd.NDArray) -> bool:
-    # The fused operators have no GPU version, because MXNet's own operators are fast on a GPU.
+    # The operators face_take_rows and face_write_rows have no GPU version, because MXNet's own
+    # operators for this purpose are fast on a GPU.
     return ops.fused() and array.context.device_type == "cpu"

@@ -26,8 +26,8 @@ class Circle(MarginSoftmax):
     Parameters
     ----------
     m
-        Margin of the cosines: the optimal cosine is 1 + m to the true class and -m to other
-        classes, and the decision thresholds are 1 - m and m.
+        Margin of the cosines. For the true class, the optimal cosine is 1 + m and the decision
+        threshold is 1 - m. For other classes, the optimal cosine is -m and the threshold is m.
     """
 
     refused_settings = FILTERED_ELSEWHERE

@@ -15,8 +15,8 @@ class CosFace(MarginSoftmax):
 
     Wang et al., "CosFace", arXiv:1801.09414, equation 4.
 
-    Symbols: c_j is the cosine of an embedding to the centre of class j; c and t are its cosine and
-    angle to the centre of the true class; s is ``scale``.
+    Symbols: c_j is the cosine of an embedding to the centre of class j; c is its cosine to the
+    centre of the true class; s is ``scale``.
 
     The loss AM-Softmax, arXiv:1801.05599, has the same equation.
     """

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import ops
 
-# Number added to a squared L2 norm before the square root, so that the gradient of a zero vector is
-# finite.
+# Number added to a squared L2 norm before the square root, so that the gradient of the norm is
+# finite for a zero vector.
 LENGTH_EPSILON = 1e-10
 
 
@@ -80,9 +80,9 @@ def cross_entropy(
         score, and the slope of psi with respect to the score, (B,) each. None: no margin.
     columns
         Function of psi and of the score of the true class, (B,) each. It returns a threshold (B,)
-        and six numbers n0 to n5 as an array (6,), which change the scores of the other classes: a
-        score c above the threshold becomes (n0 c + n1) c + n2, with the slope n3 c + n4; any other
-        score c becomes n5 c. None: the scores of the other classes do not change.
+        and six numbers n0 to n5 as an array (6,), which change the scores of the other classes. A
+        score c above the threshold becomes ``(n0 c + n1) c + n2``, with the slope ``n3 c + n4``.
+        Any other score c becomes ``n5 c``. None: the scores of the other classes do not change.
     dtype
         Data type to which the labels are cast for the fused operator.
 
@@ -105,7 +105,7 @@ def cross_entropy(
     Notes
     -----
     With the plain operators, oneDNN computes log_softmax in float32 with an error of about 4e-6:
-    the loss 0.035680 becomes 0.035683. Without oneDNN, or with the native operators, the error is
+    the loss 0.035680 becomes 0.035683. Without oneDNN, or with the fused operator, the error is
     about 3e-7. The error does not affect training.
     """
     margin = margin or (lambda score: (score, F.ones_like(score)))
@@ -139,8 +139,8 @@ def cross_entropy(
 def own_scores(F: Any, left: Any, centres: Any, label: Any, form: Form) -> Any:
     """Return the score of each image with the centre in row ``label`` of ``centres``, (B,).
 
-    ``left`` holds the embeddings (B, E), normalised if the form says so. No gradient flows through
-    the centre.
+    ``left`` holds the embeddings (B, E), normalised if ``form.unit_rows`` is true. No gradient
+    flows through the centre.
     """
     # Apply BlockGrad after take: BlockGrad(centres) would copy the centres of all classes.
     centre = F.BlockGrad(F.take(centres, label, mode="clip"))
@@ -227,8 +227,11 @@ def column_numbers(F: Any, fraction: Any, value: list, slope: list, rest: float)
 def through_psi(F: Any, loss: Any, quantity: Any, scale: float) -> Any:
     """Return the loss plus a term for the part of psi's gradient that bypasses the score.
 
-    The added term has the value 0 and the gradient (d loss / d psi) * (d quantity), where
-    d loss / d psi = scale (p - 1) and p = exp(-loss) is the probability of the true class.
+    psi is the score of the true class after the margin. `cross_entropy` passes gradients through
+    the score before the margin only. A margin that also depends on the embedding in another form,
+    for example on its norm, needs the added term. The term has the value 0 and the gradient
+    ``(d loss / d psi) * (d quantity)``, where ``d loss / d psi = scale * (p - 1)`` and
+    ``p = exp(-loss)`` is the probability of the true class.
 
     Parameters
     ----------

@@ -37,9 +37,10 @@ class ElasticFace(MarginSoftmax):
         Whether the random margins are sorted, so that images farther from the centre of their class
         get larger margins (ElasticFace+).
     by_argsort
-        Whether image i gets the element argsort(cosines)[i] of the sorted margins, as in the
-        authors' code. If false, the place of the image in the order by cosine selects the margin.
-        The value true requires plus=true.
+        Whether image i gets the element argsort(cosines)[i] of the ascending margins, with a
+        descending argsort, as in the authors' code. If false, image i gets the element whose index
+        is the position of image i in the descending order of the cosines. The value true requires
+        plus=true.
     """
 
     random_margin = True
@@ -70,7 +71,7 @@ class ElasticFace(MarginSoftmax):
             # Indices of the images; the image nearest to its class centre comes first.
             place = F.argsort(cosine, axis=0, is_ascend=False)
             if not self._by_argsort:
-                # Place of each image in the order by distance; the nearest image has place 0.
+                # Position of each image in this order; the nearest image has position 0.
                 place = F.argsort(place, axis=0)
             margins = F.take(F.sort(F.BlockGrad(margins), axis=0), place)
         return additive_angles(F, cosine, margins)[:2]

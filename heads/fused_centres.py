@@ -120,7 +120,7 @@ def fused_class(name: str, kind: type) -> type:
 
 
 def require_fused(name: str, options: Mapping[str, Any]) -> None:
-    """Raise OperatorError unless a sharded head supports a fused update with its settings.
+    """Raise OperatorError unless a fused update is possible for a sharded head and its settings.
 
     ``options`` holds at least the settings of the head that differ from their defaults.
     """

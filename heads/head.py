@@ -69,15 +69,16 @@ class Head(gluon.HybridBlock):
     Raises
     ------
     ValueError
-        If a setting or a size is out of range or of the wrong type.
+        If the head refuses a setting, or if a setting or a size is out of range or of the wrong
+        type.
     """
 
     refused_settings: Mapping[str, str] = NOT_SHARDED | NOT_FILTERED
     """Settings of other heads that this head refuses, with the reason and what to do instead."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Head":
-        # Check the settings before any constructor runs, so that each class is checked against its
-        # own ranges, not against those of its base classes.
+        # Check the settings before any constructor runs, so that the ranges that the class itself
+        # declares apply, and not those of its base classes.
         for key in kwargs:
             if key in cls.refused_settings:
                 raise ValueError(f"head.{key}: {refusal(cls, cls.__name__, key, kwargs[key])}")
@@ -98,7 +99,7 @@ class Head(gluon.HybridBlock):
         return super().forward(embedding, label, margin_fraction)
 
     def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray | None:
-        """Return the class with the largest logit without margin for each embedding.
+        """Return, for each embedding, the class with the largest logit; no margin is applied.
 
         The input has the shape (B, E), the output (B,) float32. The result is None if the loss has
         no logits; the base class returns None.

@@ -8,8 +8,10 @@ from heads.shard import Shard
 
 FLOAT_BYTES = 4
 SAMPLE_ARRAYS, FUSED_SAMPLE_ARRAYS = 3, 2
-"""Number of arrays as large as the centres of a sample of classes, without and with the fused
-operator: centres and momentum, and without the fused operator also the gradient."""
+"""Number of arrays, each as large as the centres of a sample of classes, that a step needs.
+
+With the fused operator (``FUSED_SAMPLE_ARRAYS``), these are the centres and the momentum. Without
+the fused operator (``SAMPLE_ARRAYS``), there is also the gradient."""
 
 
 @dataclass(frozen=True)

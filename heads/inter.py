@@ -27,7 +27,8 @@ class Inter(ArcFace):
     Parameters
     ----------
     inter_weight
-        Factor on the mean angle between the centre of the true class and the other class centres.
+        Factor on the mean of angle / pi over the angles between the centre of the true class and
+        the other class centres.
     """
 
     refused_settings = NOT_SHARDED

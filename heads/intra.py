@@ -24,7 +24,7 @@ class Intra(ArcFace):
     Parameters
     ----------
     intra_weight
-        Factor on the angle between an embedding and the centre of its class.
+        Factor on angle / pi for the angle between an embedding and the centre of its class.
     """
 
     refused_settings = NOT_SHARDED

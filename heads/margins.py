@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Margin functions: they replace the cosine of the true class.
 
-Each function takes the cosine c = cos t, where t is the angle between an embedding and the centre
-of its class. It returns the pair (psi, dpsi): psi replaces c, and dpsi is the slope dpsi/dc. Arrays
-have one float32 value per image, shape (B,). Angles are in radians. ``F`` is ``mx.nd`` or
+Each margin function takes the cosine c = cos t, where t is the angle between an embedding and the
+centre of its class. It returns the pair (psi, dpsi): psi replaces c, and dpsi is the slope dpsi/dc.
+Arrays have one float32 value per image, shape (B,). Angles are in radians. ``F`` is ``mx.nd`` or
 ``mx.sym``.
 
 The caller detaches the cosine and uses dpsi as the gradient. The gradients of arccos and of the
@@ -21,9 +21,9 @@ COSINE_LIMIT = 1.0 - 1e-7
 # in AdaFace's code.
 ANGLE_LIMIT = 1e-3
 # Largest rounding error of a float32 cosine, used as a tolerance in comparisons. The easy margin
-# jumps at a right angle, and the logit of a class jumps when the class becomes hard. Plain and
-# native operators round differently: without the tolerance, their losses would differ at exact
-# right angles and at equal cosines.
+# jumps at a right angle. In CurricularFace and SV-Softmax, the logit of another class jumps where
+# its cosine exceeds psi. Plain and fused operators round differently: without the tolerance, their
+# losses would differ at these two jumps.
 ROUNDING = 5e-7
 
 
@@ -62,8 +62,8 @@ def confined(F: Any, cosine: Any, psi: Any, slope: Any) -> tuple[Any, Any]:
 
     Notes
     -----
-    The option is named ``easy_margin`` in the code that the authors of ArcFace, SV-Softmax and
-    MagFace published. No equation of their papers has this option.
+    The authors of ArcFace, SV-Softmax and MagFace named this option ``easy_margin`` in the code
+    that they published. No equation of their papers has this option.
     """
     applies = cosine > ROUNDING
     return F.where(applies, psi, cosine), F.where(applies, slope, F.ones_like(cosine))

@@ -29,7 +29,7 @@ class NPair(PairLoss):
     ----------
     length_weight
         Factor on the squared L2 norm of the embedding. The value 0.002 in TensorFlow's N-pair loss
-        equals 0.001 here: TensorFlow adds the mean over the anchors and the mean over the
+        equals 0.001 here: TensorFlow adds the mean squared norm of the anchors and that of the
         positives, and multiplies the sum by a further factor of 0.25.
     """
 

@@ -2,11 +2,12 @@
 """Range of class centres that one rank holds when a head is distributed over the ranks.
 
 A distributed head has an attribute ``shard``; in other heads this attribute is missing or None.
-Checkpoints save and load such a head, and rely on three properties:
+Checkpoints save and load distributed heads, and rely on three properties of such a head:
 
 - The parameters in ``PER_CLASS_PARAMETERS`` hold the rows of the classes of ``shard`` only, with
-  the same number of adjacent rows for each class.  A parameter of a rank without classes may have
-  further rows, which are neither saved nor loaded.  All other parameters are equal on all ranks.
+  the same number of adjacent rows for each class.  On a rank without classes, such a parameter may
+  have rows that belong to no class; they are neither saved nor loaded.  All other parameters are
+  equal on all ranks.
 - The momentum of these parameters is in ``head.momentum``, a mapping from parameter name to array,
   or in the trainer ``Model.shard_trainer``.
 - ``head.sampler_state()`` returns the state of the generator that samples classes, as a dict that

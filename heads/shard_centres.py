@@ -64,7 +64,8 @@ class ShardCentres:
     def use(self, sample: np.ndarray | None) -> mx.nd.NDArray:
         """Return the centres of a sample of classes, or all centres if ``sample`` is None.
 
-        ``sample`` holds class numbers, counted from the first class of the shard, int32 (n,).
+        ``sample`` is a one-dimensional int32 array of class numbers, counted from the first class
+        of the shard.
         """
         weight = self._parameter.list_data()[0]
         if sample is None:
@@ -83,7 +84,8 @@ class ShardCentres:
         if not self._own_update:
             if self._parameter.grad_req != "null":
                 scores.centre_gradient(self._parameter.list_grad()[0])
-                # Gluon's trainer refuses gradients that no backward pass has written.
+                # Mark the gradient as new. Without the mark Gluon's trainer would refuse it,
+                # because no backward pass has written it.
                 self._parameter.list_data()[0]._fresh_grad = True
             return
         self._scores = scores

@@ -28,7 +28,8 @@ class Targets(NamedTuple):
     """Class of each image, counted from the first class of the shard; -1 for a class of another
     shard. Shape (G,)."""
     row: mx.nd.NDArray
-    """Row of the nearest centre of the true class among the centres of the shard, or -1, (G,)."""
+    """Row of the true class's nearest centre among the centres of the shard, shape (G,); -1 where
+    the label is -1."""
     score: mx.nd.NDArray
     """Score of the true class before the margin, shape (G,); 0 where the label is -1."""
     psi: mx.nd.NDArray
@@ -135,7 +136,7 @@ class FusedShardScores:
     def _attraction(self) -> mx.nd.NDArray:
         """Return scale * slope * g, (G, E).
 
-        The rows of g are the gradients of the true scores with respect to the embeddings.
+        Row i of g is the gradient of the score of image i's true class with respect to embedding i.
         """
         F, form = mx.nd, self._form
         rows, centres, row = self._inputs[:3]

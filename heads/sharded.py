@@ -154,13 +154,13 @@ class ShardedClasses(ClassHead):
         Raises
         ------
         RuntimeError
-            If no recorded forward pass has run since the last update.
+            If no forward pass in training mode has run since the last update.
         """
         assert self._centres is not None, "only a sharded head updates its own class centres"
         self._centres.update(lr)
 
     def sampler_state(self) -> dict[str, Any]:
-        """Return the state of the sampler of classes, equal on all ranks; empty without sampler."""
+        """Return the state of the class sampler, equal on all ranks; empty if there is none."""
         return self._sampler.state if self._sampler else {}
 
     def load_sampler_state(self, state: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from heads.arcface import ArcFace
 from ranges import Within
 
-# At most 96: all centres of a class must fit into one tile of the fused operator, which has 96
+# At most 96: all centres of a class must fit into one tile of the fused operator, and a tile has 96
 # rows.
 SubCenters = Annotated[int, Within(1, 96, "the usual number of centres is 3")]
 

@@ -126,7 +126,8 @@ def _add_export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--licence",
         metavar="TEXT",
-        help="licence of the weights; the file and the model card state this licence",
+        help="licence of the weights, to be written into the model card and, for onnx and "
+        "safetensors, also into the exported file",
     )
 
 

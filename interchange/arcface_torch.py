@@ -46,7 +46,7 @@ _MOBILEFACENET = {
 _GDC = {"embedding.linear": "features.layers.2", "embedding.norm": "features.layers.3"}
 _CURE = (
     "use a file of arcface_torch's iresnet18, 34, 50, 100 or 200, get_mbf or get_mbf_large, or "
-    "export the model to ONNX"
+    "export the model to ONNX and import the ONNX file"
 )
 _STEM_BLOCK = re.compile(r"stem_depthwise\.(\d+)\.(\w+)")
 MOBILEFACENETS: Mapping[str, tuple[str, tuple[int, ...]]] = {
@@ -56,9 +56,8 @@ MOBILEFACENETS: Mapping[str, tuple[str, tuple[int, ...]]] = {
 }
 """Mapping from each of our MobileFaceNets that arcface_torch has too, to a pair.
 
-The pair is arcface_torch's name of the network, and the numbers of blocks that
-`nets.mobilefacenet.MobileFaceNet` defines.  arcface_torch's mbf with scale 1 is our
-mobilefacenet."""
+The pair is arcface_torch's name of the network, and the setting ``blocks`` of our network, see
+`nets.mobilefacenet.MobileFaceNet`.  arcface_torch's mbf with scale 1 is our mobilefacenet."""
 
 
 def torch_name(net_name: str, name: str) -> str:
@@ -108,7 +107,7 @@ def torch_names(path: str, net: Mapping[str, Any], image_size: tuple[int, int]) 
 def find_net(
     path: str, tensors: Mapping[str, StoredTensor], image_size: tuple[int, int] | None
 ) -> tuple[dict[str, Any], tuple[int, int]]:
-    """Find the network that has the tensors of a file.
+    """Find which of our networks fits the tensors of a file.
 
     Parameters
     ----------
@@ -126,7 +125,7 @@ def find_net(
     Raises
     ------
     InterchangeError
-        If the names or the shapes are those of another network.
+        If the names or the shapes of the tensors fit none of our networks.
     """
     if "conv1.weight" in tensors and any(name.startswith("layer1.") for name in tensors):
         return _find_iresnet(path, tensors, image_size)

@@ -54,15 +54,15 @@ class Candidate(NamedTuple):
     squeezes: tuple[int, ...]
     """Possible numbers of sigmoid functions."""
     stem: int
-    """Number of output channels of the first convolution at width 1."""
+    """Number of output channels of the first convolution if the setting ``width`` is 1."""
     peak: int
-    """Largest number of output channels of a convolution at width 1."""
+    """Largest number of output channels of a convolution if the setting ``width`` is 1."""
     default_width: float = 1.0
     has_se: bool = False
     """Whether the network has the setting ``se``, which adds squeeze-and-excitation blocks."""
 
     def fits(self, clues: Clues) -> bool:
-        """Return whether the network has the numbers of layers in ``clues``."""
+        """Return whether ``clues`` has the numbers of layers and of sigmoids of the network."""
         if clues.squeezes not in self.squeezes:
             return False
         return clues.layers == self.layers + (SE_LAYERS * clues.squeezes if self._counts_se else 0)
@@ -105,9 +105,9 @@ def find_clues(graph: Graph, ending: Ending) -> Clues:
 def _widths(*ratios: float) -> Iterator[float]:
     """Yield possible values of the setting ``width`` of a network, usual values first.
 
-    Each ratio is a number of channels in a graph, divided by that number at width 1.  A ratio may
-    differ from the width, because networks round their numbers of channels.  Widths that are
-    rounded to the same numbers of channels define the same network.
+    Each ratio is a number of channels in a graph, divided by the number that the network has at
+    width 1.  A ratio may differ from the width, because networks round their numbers of channels.
+    Widths that are rounded to the same numbers of channels define the same network.
     """
     rounded: list[Callable[[float], float]] = [
         lambda ratio: float(round(ratio)),
@@ -150,13 +150,14 @@ def _mobilefacenet(name: str, blocks: tuple[int, ...], scale: int = 1) -> Candid
 
 
 def _attention(depth: int) -> Candidate:
-    # An attention module has 4 residual units outside of its mask.  A mask of L levels has 3 L - 1
-    # units and 2 more convolutions.  A unit has 3 convolutions.
+    # An attention module has 4 residual units outside of its mask.  A mask of L levels has
+    # `3 * L - 1` units and 2 more convolutions.  A unit has 3 convolutions.
     modules = MODULES[depth]
     levels = [len(modules) - index for index in range(len(modules))]
     units = sum(count * (3 + 3 * level) for count, level in zip(modules, levels, strict=True))
     # Outside of the attention modules are the first unit of each of the three stages with
-    # attention, and the three units of the last stage.
+    # attention, and the three units of the last stage.  The first unit of each of the four stages
+    # has one more convolution, the shortcut.
     first = 2 * len(modules)
     layers = 1 + 3 * (units + first) + len(modules) + 1 + 2 * sum(modules)
     return Candidate(
@@ -225,4 +226,6 @@ CANDIDATES = (
     *map(_seresnet, SERESNETS),
     *map(_attention, MODULES),
 )
-"""All networks but the iresnets, whose arguments `iresnet_options` reads from a graph."""
+"""Networks that a graph may be, apart from the iresnets.
+
+For the iresnets, `iresnet_options` finds the arguments."""

@@ -41,7 +41,9 @@ def model_function(model: StoredModel) -> Embed:
 
 
 def require_equal(first: Embed, second: Embed, image_size: tuple[int, int], where: str) -> float:
-    """Compare two functions on `IMAGES` random images; return the largest difference.
+    """Compare the embeddings that two functions compute from `IMAGES` random images.
+
+    Returns the largest absolute difference of a component of the normalised embeddings.
 
     Parameters
     ----------
@@ -70,5 +72,7 @@ def require_equal(first: Embed, second: Embed, image_size: tuple[int, int], wher
 
 
 def _normalised(embeddings: np.ndarray) -> np.ndarray:
-    with np.errstate(all="ignore"):  # require_equal refuses embeddings that are 0 or not finite
+    # Suppress warnings: the quotient is NaN for an embedding of length 0, and require_equal refuses
+    # NaN.
+    with np.errstate(all="ignore"):
         return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)

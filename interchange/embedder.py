@@ -151,7 +151,8 @@ class Embedder:
         """Compute embeddings that are not normalised.
 
         With `flip`, a result is the sum of the embeddings of an image and of its mirror image.
-        Inputs, outputs and errors are those of `__call__`, except for the L2 norm.
+        Inputs, outputs and errors are those of `__call__`, but the embeddings may have any L2 norm,
+        also 0 or a norm that is not finite.
         """
         self._check(images)
         found = np.empty((len(images), self.embedding_size), np.float32)
@@ -244,7 +245,7 @@ def session_options(cores: int, load: float) -> onnxruntime.SessionOptions:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3  # log only errors
     if load > BUSY_LOAD * cores:
         # Waiting threads would spin on cores that other threads need to compute.  On 2 cores with a
         # load average of 10, spinning made MobileFaceNet 2.3 times as slow for one image.

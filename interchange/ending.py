@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the embedding output and the sizes of the last layers from a graph."""
+"""Find the embedding output of a graph, for example "GDC", and the sizes of its last layers."""
 
 from __future__ import annotations
 
@@ -59,15 +59,16 @@ def find_ending(graph: Graph) -> Ending | None:
 
 
 def pool_kernel(graph: Graph) -> tuple[int, int] | None:
-    """Return the kernel of the last convolution that `_is_global` accepts; None without one."""
+    """Return the kernel size of the last convolution that `_is_global` accepts, or None."""
     found = [node.attributes["kernel"] for node in graph if _is_global(node)]
     return found[-1] if found else None
 
 
 def with_dense_ending(graph: Graph) -> Graph:
-    """Return the graph with a dense layer in place of a last 1x1 convolution of a single pixel.
+    """Replace a 1x1 convolution of a single pixel at the end of a graph by a dense layer.
 
-    GluonFR's MobileFaceNet computes the embedding with such a convolution.
+    GluonFR's MobileFaceNet computes the embedding with such a convolution.  A graph without it is
+    returned as it is.
     """
     steps = _main_path(graph)
     last = next((node for node in steps if node.op not in ("batch_norm", "l2_normalize")), None)

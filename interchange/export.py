@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export a stored model to files of other programs, with a model card beside them."""
+"""Export a stored model to files for other programs, with a model card beside them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMATS = ("symbol", "onnx", "safetensors")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Facts about the exported weights, which files and model cards state."""
+    """Facts that the model card states; ONNX and safetensors files state them too."""
 
     licence: str | None = None
     """Licence of the weights; None if unknown."""
@@ -52,8 +52,8 @@ def export_model(
     format
         One of FORMATS.
     scaling
-        Only for "onnx": input of the file for pixels x from 0 to 255.  "inside": x itself.
-        "outside": (x - 127.5) / 127.5.
+        Only for "onnx": what the exported network takes for pixels x from 0 to 255.  "inside": x
+        itself.  "outside": (x - 127.5) / 127.5.
     with_centres
         Add an output "fc7": the cosines between the embedding and the class centres of the head.
         The format "safetensors" refuses this.

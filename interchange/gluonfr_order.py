@@ -52,7 +52,8 @@ def find_by_order(
 
     Returns
     -------
-    Arguments of `nets.build_net`, the image size, and the layer of each tensor.
+    Arguments of `nets.build_net`, the image size, and the layers, keyed by the names of the
+    tensors.
 
     Raises
     ------

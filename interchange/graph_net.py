@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn a graph into a stored model: one of our networks, or else the network "graph"."""
+"""Turn a graph into a stored model: one of our networks, or else the network "graph".
+
+The network "graph" is a Gluon block that computes an MXNet symbol, see `nets.graph.GraphNet`.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,10 @@ if TYPE_CHECKING:
 NAMES = {"slope": "alpha"}
 """Mapping from the role of a tensor to the last part of its parameter name, where they differ.
 
-Training applies no weight decay to parameters whose names end in alpha."""
+The slopes of a PReLU are named alpha, because training applies no weight decay to parameters whose
+names end in alpha."""
 MAX_ELEMENTS = 2**31
-"""Number of elements that each value of a graph must stay below for one image."""
+"""For a batch of one image, each value of a graph must have fewer elements than this number."""
 
 
 def stored_model(
@@ -86,7 +90,8 @@ def graph_net(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the arguments of `nets.build_net` for a graph, and the parameters of that network.
 
-    If all channels of a PReLU share one slope, the parameters contain it once for each channel.
+    If all channels of a PReLU share one slope, the parameters contain this slope once for each
+    channel.
 
     Raises
     ------

@@ -41,8 +41,8 @@ def adapt_input(
     batch normalisations, their statistics absorb scale and shift.  If the first layers are
     convolutions and the shift is 0, their weights absorb the scale.  Both changes are exact.
     Otherwise the function puts a node "affine", which computes scale * z + shift, in front of the
-    graph.  Convolution weights cannot absorb a shift, because the padding of the convolution is 0
-    after the shift.
+    graph.  Convolution weights cannot absorb a shift, because the convolution pads its input with
+    zeros after the shift, so the shift does not apply to the padding.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def adapt_input(
     if np.allclose(own_shift, 0, atol=1e-6):
         own_shift = np.zeros(1)
     if colour_order == "bgr":
-        # Reverse the input channels of the weights, and the numbers per channel, from BGR to RGB.
+        # Reverse the order of the channels, from BGR to RGB, in the weights, scale and shift.
         stripped = _reverse_channels(stripped, where)
         own_scale, own_shift = own_scale[::-1], own_shift[::-1]
     if np.allclose(own_scale, 1, rtol=1e-7) and not own_shift.any():
@@ -128,7 +128,7 @@ def _leading_scaling(graph: Graph) -> tuple[Graph, np.ndarray, np.ndarray]:
 
 
 def _first_convs(graph: Graph) -> list[Node]:
-    """Return the nodes that use the input, or [] if one cannot absorb a change of the input.
+    """Return the nodes that use the input, or [] if one of them cannot absorb a scale.
 
     All of them must be convolutions without groups, and no other node may share their weights.
     """
@@ -154,7 +154,7 @@ def _scale_norms(graph: Graph, scale: np.ndarray, shift: np.ndarray) -> Graph | 
 
     A batch normalisation of scale * x + shift is exactly a batch normalisation of x with other
     statistics if the scale is positive.  The change is impossible if a scale is 0 or negative, if
-    other nodes use the input, or if a variance would be negative.
+    another operation uses the input, or if a variance would be negative.
     """
     norms = graph.consumers().get(Output(graph.inputs[0]), [])
     # The statistics cannot absorb the sign of a scale, because a variance has no sign.

@@ -17,7 +17,7 @@ from interchange.stored_tensor import StoredTensor, read_float32
 from nets import build_net
 
 BIAS = "embedding.linear.bias"
-"""Name of the bias of the last linear layer, which our networks lack, see `fold_bias`."""
+"""Name of the bias of the last linear layer.  Our networks have no such bias, see `fold_bias`."""
 
 
 class Layer(NamedTuple):
@@ -31,7 +31,9 @@ class Layer(NamedTuple):
 
 
 def net_layers(path: str, net: Mapping[str, Any], image_size: tuple[int, int]) -> list[Layer]:
-    """Return the parameters of a network, and the bias of its last linear layer as optional.
+    """Return the parameters of a network, and an optional bias for its last linear layer.
+
+    Our networks lack this bias, but the files of other projects may have it.
 
     Raises
     ------
@@ -98,7 +100,8 @@ def fit_layers(
         if name not in names:
             raise InterchangeError(
                 f"{path}: does not fit {what}, which has no tensor {name[:80]!r}, got one of shape "
-                f"{found.shape}; use a file of this network, or export the model to ONNX"
+                f"{found.shape}; use a file of this network, or export the model to ONNX "
+                "and import the ONNX file"
             )
     values = {}
     for name, layer in names.items():
@@ -118,8 +121,9 @@ def fit_layers(
 def fold_bias(parameters: dict[str, np.ndarray]) -> None:
     """Replace the bias b of the last linear layer by a change of the running mean m, in place.
 
-    The batch normalisation that follows computes (W x + b - m) s + beta.  Without b, the running
-    mean m - b gives exactly the same result.
+    The batch normalisation that follows computes ``(W x + b - m) * s + beta``, where ``s`` is gamma
+    divided by the standard deviation.  Without b, the running mean ``m - b`` gives exactly the same
+    result.
     """
     if BIAS in parameters:
         mean = parameters["embedding.norm.running_mean"].astype(np.float64)
@@ -131,11 +135,12 @@ def with_own_input(
 ) -> StoredModel:
     """Return the model that takes the input of our networks instead of (x - mean) / std.
 
-    Another colour order changes the weights of the first convolution.  Another mean or divisor
-    changes the weights of a first convolution, or the statistics of a first batch normalisation.
-    These changes are exact.  If they are impossible, for example with another mean before a first
-    convolution, the model becomes the network "graph" with a scale and a shift at its start, see
-    `interchange.input_contract.adapt_input`.
+    The input of our networks is (x - 127.5) / 128 for RGB pixels x.  If the network begins with a
+    convolution, a different colour order or divisor changes the weights of this convolution.  If
+    the network begins with a batch normalisation, a different mean or divisor changes the
+    statistics.  These changes are exact.  In other cases, for example for a different mean before a
+    convolution, the model becomes the network "graph" (`nets.graph.GraphNet`) with a scale and a
+    shift at its start, see `interchange.input_contract.adapt_input`.
 
     Raises
     ------

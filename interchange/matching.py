@@ -9,7 +9,8 @@ converted exactly:
 - If the epsilons differ, the difference is added to the running variance.
 - A gamma that the other network fixes at 1 becomes a tensor of ones.
 - If the other network has folded a batch normalisation into a convolution or dense layer, our batch
-  normalisation adds the bias: gamma 1, beta = bias, mean 0 and variance 1 - epsilon.
+  normalisation only adds the bias of that layer: gamma = 1, beta = bias, running_mean = 0 and
+  running_var = 1 - epsilon.
 """
 
 from __future__ import annotations

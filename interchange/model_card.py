@@ -90,7 +90,10 @@ def model_card(
     licence: str | None = None,
     commit: str | None = None,
 ) -> str:
-    """Return the text of a model card; parameters are those of `write_model_card`."""
+    """Return the text of a model card with the title ``name``.
+
+    The other parameters are those of `write_model_card`.
+    """
     config, summary = _run_files(model)
     parameters = sum(int(values.size) for values in model.parameters.values())
     net = {key: value for key, value in model.net.items() if key != "symbol"}

@@ -169,7 +169,7 @@ def read_adaptive_pool(attributes: Attributes) -> dict[str, Any]:
 
 
 def write_global_pool(attributes: Attributes) -> dict[str, Any]:
-    """Return the attributes of Pooling over the feature map."""
+    """Return the attributes of Pooling over the whole feature map."""
     kind = {"average": "avg"}.get(attributes["kind"], attributes["kind"])
     return {"pool_type": kind, "global_pool": True, "kernel": (1, 1)}
 

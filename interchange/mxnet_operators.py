@@ -83,7 +83,7 @@ LEAKY = {
     "prelu": PRELU,
 }
 ACTIVATIONS = {"softrelu": "softplus"}
-"""Names of activations in MXNet that differ from the names of the operations."""
+"""Mapping from the name of an activation in MXNet to the name of the operation, if they differ."""
 
 
 def _activation(kind: str) -> Operator:
@@ -91,7 +91,7 @@ def _activation(kind: str) -> Operator:
 
 
 def _binary(op: str) -> tuple[Operator, Operator]:
-    """Return two variants of an operation on two values: for equal shapes, and broadcasting."""
+    """Return two variants of an operation on two values: without and with broadcasting."""
     return (
         Operator(op, lambda attributes: {"broadcast": False}, nothing),
         Operator(op, lambda attributes: {"broadcast": True}, nothing),

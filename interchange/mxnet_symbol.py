@@ -41,7 +41,9 @@ class SymbolFiles:
     symbol: mx.sym.Symbol
     """Symbol of the embedding."""
     arrays: Mapping[str, np.ndarray]
-    """Values of all variables of the symbol except the images, by name."""
+    """All arrays of the parameter file, by name.
+
+    The arrays include the values of all variables of the symbol except the images."""
 
 
 def find_symbol_files(prefix: str | Path) -> tuple[Path, Path]:
@@ -236,7 +238,7 @@ class _Builder:
     ) -> None:
         self._content, self._arrays, self._data = content, arrays, data
         self._constants: dict[str, Node] = {}
-        # MXNet allows two nodes of the same name; the nodes of a Graph have different names.
+        # MXNet allows two nodes of the same name, a Graph does not.  A number makes names unique.
         counts = Counter(node["name"] for node in content)
         self._names = [
             node["name"] if counts[node["name"]] == 1 else f"{node['name']}:{index}"

@@ -25,7 +25,7 @@ def net_graph(
     image_size: tuple[int, int],
     values: Mapping[str, np.ndarray] | None = None,
 ) -> Graph:
-    """Convert a network to a graph of plain operations.
+    """Convert one of our networks to a `Graph`.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def net_graph(
         (height, width) of the images in pixels.
     values
         float32 parameters by the names of ``_collect_params_with_prefix``.  None gives tensors that
-        have the right shapes, contain zeros and use no memory.
+        have the right shapes, contain zeros and use almost no memory.
     """
     # Trace the network for a GPU, where a PReLU is one node, LeakyReLU; a trace for a CPU would
     # express a PReLU as convolutions.  Tracing needs no GPU.
@@ -94,7 +94,10 @@ def _unflattens(node: Node) -> bool:
 
 
 def _with_layer_names(graph: Graph, prefix: str) -> Graph:
-    """Name each node after its parameters ("stem.conv.weight" gives "stem_conv") or its block."""
+    """Name each node after its first parameter: "stem.conv.weight" gives "stem_conv".
+
+    A node without parameters keeps MXNet's name, without the prefix of the network.
+    """
     names: dict[str, str] = {}
     for node in graph:
         first = next(iter(node.tensors.values()), "")

@@ -3,9 +3,10 @@
 
 A layer with a folded batch normalisation computes x + b, where b is its bias and x its output
 without the bias.  Let m and v be the mean and the variance of x on images.  Then the batch
-normalisation of x with gamma sqrt(v + epsilon), beta b + m, running mean m and running variance v
-computes x + b.  Training replaces m and v by the statistics of the batch, which are about equal.
-Training therefore starts from the function that the model file computes.
+normalisation of x with ``gamma = sqrt(v + epsilon)``, ``beta = b + m``, ``running_mean = m`` and
+``running_var = v`` computes x + b.  Training replaces m and v by the statistics of the batch, which
+are about equal to m and v.  Training therefore starts from the function that the model file
+computes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ def with_statistics(
 ) -> StoredModel:
     """Return a model whose folded batch normalisations have the statistics of their inputs.
 
-    The embeddings stay the same.
+    A batch normalisation was folded if the file has multiplied it into the weights of another
+    layer.  The model still has this batch normalisation, but it only adds the bias of that layer.
+    Its running mean and variance become those of its inputs; gamma and beta change so that the
+    embeddings stay the same.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def _binary(reader: GraphReader, node: NodeProto) -> None:
 def _with_constant(reader: GraphReader, node: NodeProto, index: int) -> bool:
     """Convert an operation on a value and a constant; return whether it was converted.
 
-    The constant must be a number, a number per colour, or the bias of a dense layer.
+    The constant must be one number, one number per colour channel, or the bias of a dense layer.
     """
     constant = reader.constants[node.input[index]]
     if constant.dtype == object:

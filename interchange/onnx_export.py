@@ -230,7 +230,7 @@ def _check(content: bytes, inputs: np.ndarray, expected: np.ndarray, *, where: s
     """Compare embeddings of ONNX Runtime with the expected ones in batches of several sizes."""
     try:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors
+        options.log_severity_level = 3  # log only errors
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         found = {
             size: session.run([EMBEDDING], {INPUT: inputs[:size]})[0] for size in CHECKED_BATCHES

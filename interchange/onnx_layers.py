@@ -48,7 +48,8 @@ def _dense(writer: NodeWriter, node: Node) -> None:
 
 
 def _prelu(writer: NodeWriter, node: Node) -> None:
-    # PRelu aligns the slope with the last axes: (C, 1, 1) for feature maps, (C,) for (B, C).
+    # ONNX aligns the slopes with the last axes of the input.  So their shape must be (C, 1, 1) for
+    # feature maps (B, C, H, W), and (C,) for inputs (B, C).
     ones = [1] * max(writer.rank(node.inputs[0]) - 2, 0)
     slope = writer.parameter(node, "slope", writer.tensor(node, "slope").reshape(-1, *ones))
     writer.finish(node, "PRelu", [*writer.inputs(node), slope])
@@ -86,7 +87,10 @@ def _constant(writer: NodeWriter, node: Node) -> None:
 
 
 def _channels(writer: NodeWriter, node: Node, name: str) -> str:
-    """Add a scale or shift of an affine node to the file, as one number or one per channel."""
+    """Store the scale or the shift of an affine node, and return the name of the initializer.
+
+    The initializer contains one number, or one number per channel.
+    """
     value = np.array(node.attributes[name], np.float32)
     if value.ndim:
         value = value.reshape(-1, *[1] * (writer.rank(node.inputs[0]) - 2))

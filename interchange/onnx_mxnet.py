@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translation of MXNet operators that `interchange.graph` does not list to ONNX, opset 13.
+"""Translation to ONNX, opset 13, of MXNet operators that `interchange.graph` does not list.
 
 A `Graph` contains such an operator as a node with the operation ``mxnet.<Name>`` and MXNet's
 attributes as texts.  The parameters are constants among the inputs of the node.
@@ -75,7 +75,7 @@ def _matmul(writer: NodeWriter, node: Node) -> None:
 
 
 def _layer_norm(writer: NodeWriter, node: Node) -> None:
-    # LayerNormalization is an operator of ONNX from opset 17 on.
+    # ONNX has LayerNormalization only from opset 17 on, so opset 13 needs the single operations.
     x, gamma, beta = writer.inputs(node)
     axis, rank = _value(node, "axis", -1), writer.rank(node.inputs[0])
     if axis % rank != rank - 1:

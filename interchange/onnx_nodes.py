@@ -19,7 +19,7 @@ Translation = Callable[[NodeWriter, Node], None]
 
 
 def write_node(writer: NodeWriter, node: Node) -> None:
-    """Translate one node of a graph; the nodes that compute its inputs are translated already.
+    """Translate one node of a graph, after the nodes that compute its inputs.
 
     Raises
     ------

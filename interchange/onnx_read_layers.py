@@ -106,7 +106,7 @@ def _prelu(reader: GraphReader, node: NodeProto) -> None:
     slope = reader.constant(node, 1)
     shape = reader.shape(node)
     # Old exporters write slopes of shape (C,) for feature maps (B, C, H, W), although ONNX aligns
-    # (C,) with the last axis W.
+    # (C,) with the last axis W.  The reader takes such slopes as one per channel.
     if slope.size not in (1, shape[1] or slope.size) or slope.size != max(slope.shape, default=1):
         raise reader.refuse(
             node, "slopes must be one number, or one per channel", f"the shape {slope.shape}"

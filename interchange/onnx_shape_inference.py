@@ -69,7 +69,7 @@ class ShapeInference:
 
 
 def _without_weights(model: ModelProto) -> ModelProto:
-    """Return a copy without stated shapes of values; its large tensors have no values."""
+    """Return a copy of a model without ``value_info`` and without the elements of large tensors."""
     copy = ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]

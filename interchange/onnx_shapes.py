@@ -49,7 +49,7 @@ def _reshape(reader: GraphReader, node: NodeProto) -> None:
 def _known_sides(
     sides: list[int], before: tuple[Any, ...], features: int | None
 ) -> list[int | None]:
-    """Return the dimensions of a reshaped value after the first; an unknown dimension is None."""
+    """Return all dimensions but the first of a reshaped value; an unknown dimension is None."""
     copied = [before[index] if side == 0 else side for index, side in enumerate(sides, 1)]
     if copied.count(-1) != 1 or features is None or None in copied:
         return [None if side == -1 else side for side in copied]

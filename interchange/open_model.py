@@ -161,8 +161,8 @@ def _refuse(path: Path, settings: dict[str, Any], names: tuple[str, ...], reason
     for name in names:
         if name in settings:
             raise InterchangeError(
-                f"{path}: {name} does not apply, because the model {reason}, got a value; omit "
-                f"{name} (option {OPTIONS[name]})"
+                f"{path}: {name} does not apply, because the model {reason}, got a value of "
+                f"{name}; omit {OPTIONS[name]}"
             )
 
 

@@ -122,7 +122,7 @@ def _has_squeezes(tensors: Mapping[str, StoredTensor]) -> bool:
 
 
 def _read_tensors(path: str) -> dict[str, StoredTensor]:
-    """Read the arrays of a file, without the prefix of the network's name."""
+    """Read the arrays of a file; remove the name of the network from the names of the arrays."""
     try:
         arrays = read_arrays(path)
     except OSError as error:
@@ -181,8 +181,9 @@ def _prefix_name(name: str) -> str:
 
 
 def _place(stage: int, unit: int) -> tuple[int, int]:
-    """Return the position of a bottleneck in GluonFR: (number of the sequence from 1, index in it).
+    """Return the place of a bottleneck in GluonFR: the number of its sequence, and its index in it.
 
+    The number of the sequence counts from 1, the index in the sequence from 0.
     In GluonFR the first stage is one sequence.  Each later stage has two: one sequence for the
     first bottleneck, and one for the other bottlenecks.
     """

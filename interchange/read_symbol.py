@@ -23,12 +23,13 @@ def read_symbol(
     std: Values | None = None,
     colour_order: str = "rgb",
 ) -> StoredModel:
-    """Read ``PREFIX-symbol.json`` and its newest ``PREFIX-<epoch>.params``.
+    """Read ``PREFIX-symbol.json`` and the ``PREFIX-<epoch>.params`` of the highest epoch.
 
     Parameters
     ----------
     prefix
-        Prefix of both files, or the path of one of them.
+        Prefix of both files, or the path of one of them.  If the path is that of a
+        ``.params`` file, this file is read, whatever its epoch.
     image_size
         (height, width) of the images in pixels; None for the size that the symbol states or, if it
         states none, a size that fits the symbol.

@@ -97,7 +97,11 @@ def _fit(
     what = f"arcface_torch's {net['name']}"
     parameters = fit_layers(path, what, used, torch_names(path, net, size))
     if parameters.get(BIAS, np.zeros(1)).any():
-        notices = [*notices, "the running mean after the last linear layer now contains its bias"]
+        notices = [
+            *notices,
+            "the bias of the last linear layer is now part of the running mean of the batch "
+            "normalisation after this layer",
+        ]
     fold_bias(parameters)
     return StoredModel(
         path, kind, net, size, parameters, threshold=threshold, notices=tuple(notices)

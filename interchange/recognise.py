@@ -57,8 +57,8 @@ def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = Non
     Raises
     ------
     InterchangeError
-        If the graph is none of our networks.  The message names the first layer that differs from
-        the nearest of our networks.
+        If the graph is neither an iresnet nor one of `interchange.candidates.CANDIDATES`.  If one
+        of these networks is similar, the message names the first layer that differs.
     """
     graph = with_dense_ending(graph)
     ending = find_ending(graph)

@@ -78,7 +78,10 @@ def read_torch_file(path: str | os.PathLike[str]) -> StateDict:
 
 
 def _load(path: str, data: bytes | mmap.mmap, start: int = 0) -> tuple[object, int, TorchObjects]:
-    """Read one pickle; return its object, the position of its end, and its `TorchObjects`."""
+    """Read the pickle at byte ``start``; return its object, its end and its `TorchObjects`.
+
+    The end is the position in ``data`` of the first byte after the pickle.
+    """
     dialect = TorchObjects(encodable_characters=len(data))
     try:
         content, end = load_with(data, dialect, start)
@@ -212,7 +215,8 @@ def _find_storages(
 ) -> dict[str, int]:
     """Return the position of the first element of each storage, by key of the storage.
 
-    The first storage starts at ``position``.
+    Positions are bytes from the start of the file.  The first storage starts at ``position``.  In
+    front of its elements, a storage has their number as an integer of 8 bytes.
     """
     offsets = {}
     for key in map(text, keys):

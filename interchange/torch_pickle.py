@@ -84,7 +84,7 @@ _STORAGE_TYPES: dict[str, KnownGlobal] = {
 class TorchObjects(Arrays):
     """Contents of pickles of ``torch.save``, and how to read them.
 
-    A tensor becomes a `TensorView`, and an OrderedDict becomes a dict without its attributes.
+    A tensor becomes a `TensorView`.  An OrderedDict becomes a dict; its attributes are dropped.
 
     Parameters
     ----------

@@ -128,7 +128,7 @@ def _torch_tensors(model: StoredModel, path: str) -> dict[str, np.ndarray]:
 
 
 def torch_contract(model: StoredModel) -> dict[str, str]:
-    """Return the texts that describe the input and the output of an exported file."""
+    """Return the texts that describe an exported network, its input and its output."""
     stated = {
         "net": str(model.net["name"]),
         "image_size": "{}x{}".format(*model.image_size),

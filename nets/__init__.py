@@ -39,13 +39,14 @@ _OWN_NAMES: dict[str, Callable[..., gluon.HybridBlock]] = {
         "mobilefacenet_y2",
         blocks=(2, 8, 16, 4),
         embedding_size=256,
-        text="MobileFaceNet with twice as many blocks, y2 of InsightFace's MXNet code.",
+        text="MobileFaceNet with about twice as many blocks; y2 of InsightFace's MXNet code.",
     ),
     "mbf": mobilefacenet(
         "mbf",
         scale=2,
         embedding_size=512,
-        text="MobileFaceNet with bottlenecks of twice the output channels, mbf of arcface_torch.",
+        text="MobileFaceNet whose bottlenecks have twice as many output channels; mbf of "
+        "arcface_torch.",
     ),
     "mbf_large": mobilefacenet(
         "mbf_large",
@@ -53,13 +54,13 @@ _OWN_NAMES: dict[str, Callable[..., gluon.HybridBlock]] = {
         scale=4,
         stem_expansion=128,
         embedding_size=512,
-        text="MobileFaceNet with more blocks and four times the output channels, mbf_large of "
-        "arcface_torch.",
+        text="MobileFaceNet with more bottlenecks, which have four times as many output channels; "
+        "mbf_large of arcface_torch.",
     ),
     "gluonfr_mobilefacenet": mobilefacenet(
         "gluonfr_mobilefacenet",
         se=True,
-        text="MobileFaceNet with squeeze-and-excitation, as GluonFR's with use_se=True.",
+        text="MobileFaceNet with squeeze-and-excitation; GluonFR's MobileFaceNet with use_se=True.",
     ),
     **{f"iresnet{depth}": iresnet(depth) for depth in UNITS},
     "mobilenet_v1": mobilenet_v1("mobilenet_v1", 1.0),
@@ -88,8 +89,8 @@ _SHORT_NAMES: dict[str, tuple[str, Callable[..., gluon.HybridBlock] | None]] = {
     "d201": ("densenet201", None),
 }
 ALIASES: dict[str, str] = {alias: name for alias, (name, _) in _SHORT_NAMES.items()}
-"""Mapping from a short name in InsightFace to the name of the network here.  m05, mnas05 and
-mnas025 have another width by default."""
+"""Mapping from a short name in InsightFace to the name of the network here.  The default width of
+m05, mnas05 and mnas025 is smaller than that of the networks to which they map."""
 
 NETS: dict[str, Callable[..., gluon.HybridBlock]] = {
     **_OWN_NAMES,

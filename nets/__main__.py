@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     command.add_argument("name", metavar="NAME", help=f"one of {', '.join(NETS)}")
     command.add_argument(
-        "settings", nargs="*", metavar="key=value", help="settings of the net, as in net.key=value"
+        "settings", nargs="*", metavar="key=value", help="settings of the net, such as width=0.5"
     )
     command.add_argument(
         "--image-size", default="112x112", metavar="HxW", help="height x width in pixels"
@@ -85,8 +85,8 @@ def describe(name: str, settings: Sequence[str], image_size: str = "112x112") ->
     summary = [
         f"{choice.name} with {', '.join(f'{k}={v}' for k, v in choice.options.items())}",
         f"images of {sides[0]}x{sides[1]} pixels; shapes and memory are those of one image",
-        f"parameters: {size.parameters:,}; with {size.running_statistics:,} running statistics "
-        f"{size.mebibytes:.1f} MiB in float32",
+        f"parameters: {size.parameters:,}; together with {size.running_statistics:,} running "
+        f"statistics, they need {size.mebibytes:.1f} MiB in float32",
         f"multiply-accumulates of convolutions, linear layers and matrix products: {size.macs:,}",
         f"activation memory, the outputs of all layers: {size.activation_bytes / MEBIBYTE:.1f} MiB",
     ]

@@ -39,7 +39,7 @@ class MaskLevel(gluon.HybridBlock):
     channels
         Number of channels C.
     skip
-        Whether the level has a unit around the inner levels.
+        Whether the level has a unit as a shortcut around the inner levels.
     """
 
     def __init__(self, channels: int, *, skip: bool, **kwargs: Any) -> None:
@@ -231,7 +231,7 @@ def _unit(in_channels: int, channels: int, stride: int = 1) -> PreActivationUnit
 
 
 def attention(depth: int) -> Callable[..., gluon.HybridBlock]:
-    """Return a function that builds the `AttentionNet` of a number of layers in ``MODULES``."""
+    """Return a function that builds an `AttentionNet`; ``depth`` is a key of ``MODULES``."""
     name = f"attention{depth}"
 
     def build(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building blocks of the networks: convolution, batch normalisation, PReLU, bottleneck.
+"""Building blocks of the networks: convolution, batch normalisation, PReLU and ReLU.
 
 The blocks hold the parameters. `ops.layers` chooses the plain or fused operators that compute the
 outputs.
@@ -35,7 +35,7 @@ class PReLU(gluon.HybridBlock):
     channels
         Number of channels C of the input.
     fused
-        Whether to use the fused operators if they are available. `ops.layers` lists the exceptions.
+        Whether to use the fused operators if they are available; `ops.layers` says when they are.
 
     Inputs
     ------

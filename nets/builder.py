@@ -71,7 +71,10 @@ def describe_builder(
 
 
 def length_problems(key: str, length: int, meaning: str) -> Problems:
-    """Return a function that yields (key, message) if a list does not have ``length`` numbers."""
+    """Return a check that yields (key, message) if the list ``key`` is not of length ``length``.
+
+    ``meaning`` says in the message what the numbers of the list stand for.
+    """
 
     def problems(options: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         if len(options[key]) != length:

@@ -232,7 +232,7 @@ def scaled_layers(layers: Layers, width: float) -> Layers:
 
 
 def densenet(depth: int) -> Callable[..., gluon.HybridBlock]:
-    """Return a function that builds the `DenseNet` of a number of layers, a key of ``LAYERS``."""
+    """Return a function that builds a `DenseNet`; ``depth`` is a key of ``LAYERS``."""
     name = f"densenet{depth}"
 
     def build(

@@ -14,7 +14,7 @@ RESIDUAL_CHANNELS = 64
 
 
 class Settings(NamedTuple):
-    """Numbers of table 1 of the paper for one network."""
+    """Numbers of one network in table 1 of Chen et al., "Dual Path Networks", arXiv:1707.01629."""
 
     stem: int
     """Number of output channels of the first convolution."""

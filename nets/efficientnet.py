@@ -11,7 +11,8 @@ from ranges import Within
 Width = Annotated[float, Within(0, 4, "the width of B0 is 1.0, of B7 2.0", open_low=True)]
 STEM_CHANNELS = 32
 LAST_CHANNELS = 1280
-# Table 1 of the paper. As in gluoncv2, consecutive stages of the same resolution share one list.
+# Table 1 of Tan and Le, "EfficientNet", arXiv:1905.11946. As in gluoncv2, consecutive stages of the
+# same resolution share one list.
 CHANNELS = ([16], [24, 24], [40, 40], [80, 80, 80, 112, 112, 112], [192, 192, 192, 192, 320])
 KERNELS = ([3], [3, 3], [5, 5], [3, 3, 3, 5, 5, 5], [5, 5, 5, 5, 3])
 EXPANSION = 6

@@ -19,7 +19,9 @@ from nets.image_size import check_features
 from ranges import Within
 
 MAX_EMBEDDING_SIZE = 8192
-"""Largest number of dimensions of an embedding; a typing error must not fill the memory."""
+"""Largest number of dimensions of an embedding.
+
+The limit refuses a mistyped number before its layers fill the memory."""
 Output = Literal["E", "F", "FC", "G", "GAP", "GAP_PRELU", "GDC", "GNAP", "J", "Z"]
 OUTPUTS: Mapping[str, str] = {
     "E": "batch normalisation, dropout, linear layer, batch normalisation",
@@ -34,8 +36,8 @@ OUTPUTS: Mapping[str, str] = {
     "J": "linear layer, batch normalisation",
     "Z": "batch normalisation, dropout; the embedding is the flattened feature map",
 }
-"""Mapping from an embedding output to its layers.  InsightFace's MXNet code has these names for all
-outputs but GAP_PRELU."""
+"""Mapping from the name of an embedding output to its layers.  InsightFace's MXNet code has these
+names for all outputs but GAP_PRELU."""
 DROPOUT_OUTPUTS = ("E", "F", "Z")
 EmbeddingSize = Annotated[
     int, Within(1, MAX_EMBEDDING_SIZE, "embedding sizes from 128 to 512 are usual")

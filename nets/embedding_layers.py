@@ -31,7 +31,8 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
         (height, width) of the feature map in pixels. The depthwise filter has the same size.
     pool_channels
         Number of output channels and of groups of the convolution; None for ``in_channels``, which
-        makes the convolution depthwise. InsightFace's MobileNetV1 has half as many groups.
+        makes the convolution depthwise. InsightFace's MobileNetV1 has half as many groups as input
+        channels.
 
     Inputs
     ------
@@ -96,10 +97,10 @@ class DenseEmbedding(gluon.HybridBlock):
 
     Notes
     -----
-    Output option "E" of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1.
-    Without dropout, the layers are those of output "FC". Without ``norm`` they are those of "F" and
-    "G", without ``feature_norm`` those of "J". `GlobalDepthwiseEmbedding` explains the fixed scale
-    of the last batch normalisation.
+    Output "E" of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1. In the
+    code of InsightFace, the other combinations of layers have these names: "FC" without dropout,
+    "F" without ``norm``, "G" without ``norm`` and dropout, "J" without ``feature_norm`` and
+    dropout. `GlobalDepthwiseEmbedding` explains the fixed scale of the last batch normalisation.
     """
 
     def __init__(

@@ -48,10 +48,10 @@ def fix_parameters(parameters: Iterable[gluon.Parameter]) -> None:
 
 
 def freeze_symbol(text: str, choose: Callable[[str], bool]) -> tuple[str, list[str]]:
-    """Freeze batch normalisations of a symbol; return its new JSON text and their parameters.
+    """Freeze batch normalisations of a symbol; return its JSON text and their parameters' names.
 
-    Then build a network from the new text, and call `fix_parameters` for its parameters of these
-    names.
+    The caller must build a network from this text, and call `fix_parameters` for the parameters of
+    the network that have these names.
 
     Parameters
     ----------

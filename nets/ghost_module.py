@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trunk of GhostNet from gluoncv2, with a Ghost module that also runs if MXNet uses oneDNN.
 
-This module imports gluoncv2, so only the builder of GhostNet imports this module.
+This module imports gluoncv2. Only the builder of GhostNet imports this module, when it is called,
+so that networks without a trunk of gluoncv2 do not need that package.
 """
 
 from __future__ import annotations

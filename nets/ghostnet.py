@@ -12,7 +12,7 @@ Width = Annotated[float, Within(0, 4, "the widths of the paper are 0.5 to 1.3", 
 DIVISOR = 4
 STEM_CHANNELS = 16
 LAST_CHANNELS = 960
-# Table 1 of the paper, one list for each resolution.
+# Table 1 of Han et al., "GhostNet", arXiv:1911.11907; there is one list for each resolution.
 CHANNELS = ([16], [24, 24], [40, 40], [80, 80, 80, 80, 112, 112], [160, 160, 160, 160, 160])
 EXPANDED = ([16], [48, 72], [72, 120], [240, 200, 184, 184, 480, 672], [672, 960, 960, 960, 960])
 KERNELS = ([3], [3, 3], [5, 5], [3, 3, 3, 3, 3, 3], [5, 5, 5, 5, 5])

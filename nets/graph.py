@@ -9,7 +9,7 @@ from typing import Any
 import mxnet as mx
 from mxnet import gluon, init
 
-from nets.image_size import image_sides
+from nets.image_size import check_image_size
 from nets.symbol_json import load_symbol, node_attributes
 
 NAME = "graph"
@@ -52,7 +52,7 @@ class GraphNet(gluon.SymbolBlock):
     """
 
     def __init__(self, image_size: tuple[int, int], *, symbol: str, embedding_size: int) -> None:
-        size = image_sides(image_size)
+        size = check_image_size("graph", image_size, 1, reason="an image has pixels")
         outputs = load_symbol(symbol, "net.symbol")
         shapes = _infer_shapes(outputs, size, embedding_size)
         super().__init__(outputs, mx.sym.var("data", dtype="float32"))
@@ -62,7 +62,8 @@ class GraphNet(gluon.SymbolBlock):
             parameter.init, trained = roles.get(name, (init.One(), True))
             if not trained:
                 parameter.grad_req = "null"
-        self._reg_params = dict(self._params.items())  # names without removal of a common prefix
+        # Use the full names as keys: SymbolBlock has removed a prefix that all names share.
+        self._reg_params = dict(self._params.items())
 
 
 def _infer_shapes(

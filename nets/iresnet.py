@@ -32,7 +32,8 @@ UNITS = {
 }
 """Mapping from the number of layers to the number of residual units in each of the four stages.
 
-The units of 200 layers are those of arcface_torch.  InsightFace's MXNet code has 3, 24, 36, 3."""
+The numbers for 200 layers are those of arcface_torch.  With 200 layers, InsightFace's MXNet code
+has 3, 24, 36 and 3 units instead."""
 FUSED = False
 """Whether training uses the fused operators.
 
@@ -116,8 +117,8 @@ class BasicUnit(gluon.HybridBlock):
     Notes
     -----
     He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385, figure 5, with
-    PReLU instead of ReLU. InsightFace's MXNet code calls the unit "unit 1". If the stem has stride
-    1, InsightFace's unit has its stride in the second convolution.
+    PReLU instead of ReLU. InsightFace's MXNet code calls the unit "unit 1". The second convolution
+    has the stride, as in InsightFace's networks whose stem has stride 1.
     """
 
     def __init__(

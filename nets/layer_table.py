@@ -84,8 +84,8 @@ def list_layers(net: gluon.HybridBlock, image_size: tuple[int, int]) -> list[Lay
     product of two numbers.  As in papers, the operations of batch normalisations, activations and
     sums are not counted.
     """
-    # In a graph traced for a GPU, PReLU is one LeakyReLU; in a graph for the CPU, PReLU consists of
-    # convolutions.  Tracing needs no GPU.
+    # Trace the graph for a GPU, which also works on a machine without one: PReLU is then one
+    # LeakyReLU.  In a graph for the CPU, PReLU consists of several operators, with convolutions.
     with mx.gpu(0):
         graph = net(mx.sym.var("data"))
     internals = graph.get_internals()

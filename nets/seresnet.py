@@ -113,7 +113,7 @@ class SEResNet(ModeGraphs):
 
 
 def seresnet(depth: int) -> Callable[..., gluon.HybridBlock]:
-    """Return a function that builds the `SEResNet` of a number of layers, a key of ``LAYERS``."""
+    """Return a function that builds an `SEResNet`; ``depth`` is a key of ``LAYERS``."""
     name = f"seresnet{depth}"
     units, channels = LAYERS[depth]
 

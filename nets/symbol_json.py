@@ -21,7 +21,7 @@ class SymbolError(ValueError):
 
 
 def load_symbol(text: str, where: str) -> mx.sym.Symbol:
-    """Load the JSON text of a symbol.
+    """Load the JSON text of a symbol; ``where`` names the source of the text in error messages.
 
     MXNet does not check the indices of nodes in the text, so a damaged text may crash the process.
     This function checks the indices first.
@@ -29,7 +29,7 @@ def load_symbol(text: str, where: str) -> mx.sym.Symbol:
     Raises
     ------
     SymbolError
-        If the text is not a valid symbol, or if this MXNet lacks an operator of the symbol.
+        If the text is not a valid symbol, or if the installed MXNet lacks an operator of it.
     """
     if len(text) > MAX_CHARACTERS:
         raise SymbolError(
@@ -66,7 +66,7 @@ def _fault(content: Any) -> str:
     if not isinstance(heads, list) or not heads or not _are_entries(heads, len(nodes)):
         return f"the heads must be outputs of the {len(nodes):,} nodes, got {str(heads)[:80]}"
     if not isinstance(arguments, list) or not all(_is_index(a, len(nodes)) for a in arguments):
-        return f"arg_nodes must be numbers of the {len(nodes):,} nodes, got other content"
+        return f"arg_nodes must be indices of the {len(nodes):,} nodes, got other content"
     return ""
 
 
@@ -75,7 +75,7 @@ def _node_fault(node: Any, index: int) -> str:
     if not isinstance(name, str) or not isinstance(node.get("op"), str):
         return f"node {index} must have a name and an operator, got {str(node)[:80]}"
     if "subgraphs" in node:
-        return f"node {name!r} must contain no graph, got control flow with {node['op']!r}"
+        return f"node {name!r} must contain no subgraph, got control flow with {node['op']!r}"
     if not isinstance(node.get("inputs"), list) or not _are_entries(node["inputs"], index):
         return (
             f"node {name!r} must use outputs of earlier nodes, got {str(node.get('inputs'))[:80]}"
@@ -83,12 +83,15 @@ def _node_fault(node: Any, index: int) -> str:
     for key in ATTRIBUTES:
         values = node.get(key) or {}
         if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
-            return f"node {name!r} must map names to texts in {key}, got {str(values)[:80]}"
+            return f"node {name!r} must map names to strings in {key}, got {str(values)[:80]}"
     return ""
 
 
 def _are_entries(entries: list[Any], count: int) -> bool:
-    """Return whether all entries are [node, output] or [node, output, version]."""
+    """Return whether all entries are [node, output] or [node, output, version].
+
+    Each ``node`` must be an index below ``count``, and each ``output`` an index below MAX_NODES.
+    """
     return all(
         isinstance(entry, list)
         and len(entry) in (2, 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VarGFaceNet: separable convolutions whose groups all have 8 channels.
+"""VarGFaceNet: separable convolutions whose groups all have 8 input channels.
 
 Shapes: B is the number of images in the batch, E the number of dimensions of an embedding, H and W
 are the height and the width of a feature map.
@@ -261,12 +261,15 @@ def vargfacenet() -> Callable[..., gluon.HybridBlock]:
     describe_builder(
         build,
         "vargfacenet",
-        "VarGFaceNet: separable convolutions whose groups all have 8 channels.",
+        "VarGFaceNet: separable convolutions whose groups all have 8 input channels.",
         parameters={
+            "width": "Factor on the number of channels of the stem and the stages; the result is "
+            "rounded to a\n        multiple of 8. A width below 1 also scales the 1024 channels "
+            "after the stages.",
             "se": "Whether squeeze-and-excitation ends the unit of the stem and, in each stage, "
             "every unit\n        after the first one.",
         },
-        notes='Yan et al., "VarGFaceNet", arXiv:1910.04985. InsightFace\'s settings have no '
-        "squeeze-and-excitation.",
+        notes='Yan et al., "VarGFaceNet", arXiv:1910.04985. The network of the paper has '
+        "squeeze-and-excitation. InsightFace's has none, nor has this one by default.",
     )
     return build

@@ -43,12 +43,12 @@ Depth = Annotated[int, Within(1, 100, "vit_t and vit_s have 12 blocks")]
 
 
 def count_kept(tokens: int, ratio: float) -> int:
-    """Return the number of tokens, at least 1, that remain if training removes a fraction."""
+    """Return how many tokens, at least 1, remain if training removes the fraction ``ratio``."""
     return max(1, int(tokens * (1 - ratio)))
 
 
 class MaskedTokens(gluon.HybridBlock):
-    """Removal of random tokens in training; later a learned token fills each empty place.
+    """Removal of random tokens in training; after the blocks, a learned token fills their places.
 
     Parameters
     ----------
@@ -141,7 +141,14 @@ class VisionTransformer(ModeGraphs):
         super().__init__(**kwargs)
         channels, depth = settings
         tokens = math.prod(side // PATCH_PIXELS for side in image_size)
-        check_features(name, image_size, tokens * channels, channels)
+        check_features(
+            name,
+            image_size,
+            tokens * channels,
+            channels,
+            layer="linear layer after the blocks",
+            source="images",
+        )
         # By default, PyTorch draws the initial values of a convolution uniformly between -bound and
         # bound.
         bound = 1 / math.sqrt(3 * PATCH_PIXELS**2)

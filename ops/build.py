@@ -79,6 +79,8 @@ def library() -> Path:
 def compile_library() -> Path:
     """Compile the library, unless its file exists already; return its path.
 
+    A new library replaces the libraries of earlier builds, which are removed.
+
     Raises
     ------
     BuildError
@@ -92,7 +94,7 @@ def compile_library() -> Path:
     if compiler is None:
         raise BuildError(
             f"ops: cannot find the C++ compiler, got {os.environ.get('CXX', 'g++')!r} (environment "
-            "variable CXX, or g++); install g++ (apt-get install g++) and run python -m ops"
+            "variable CXX, by default g++); install g++ (apt-get install g++) and run python -m ops"
         )
     mxnet = _mxnet_folder()
     try:
@@ -154,8 +156,9 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
             for target, arguments in zip(objects, jobs.values(), strict=True)
         ]
         list(pool.map(run, commands))
-    # -Bsymbolic: Horovod loads libmxnet with global symbols, and libmxnet's instances of standard
-    # library templates have another ABI.  The library of operators must use its own instances.
+    # Horovod loads libmxnet with global symbols.  Without -Bsymbolic, the dynamic linker would bind
+    # the library of operators to libmxnet's instances of C++ standard library templates, which have
+    # another ABI.
     if toolkit is None:
         run(["-shared", "-Wl,-Bsymbolic", "-o", str(scratch / "ops.so"), *map(str, objects)])
         return

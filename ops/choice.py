@@ -47,7 +47,7 @@ _infers = ContextVar("infers", default=False)
 
 
 class OperatorError(ValueError):
-    """Error for operators that are not available or for an invalid choice of operators."""
+    """Error for operators that are not available, or that are chosen or used in an invalid way."""
 
 
 def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
@@ -62,7 +62,7 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
     device
         Type of the device on which the network computes, "cpu" or "gpu".
     device_id
-        Number of the GPU to check, as in ``mx.gpu(number)``.
+        Number of the GPU on which the network computes, as in ``mx.gpu(number)``.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def fused() -> bool:
 
 @contextmanager
 def fused_inference() -> Iterator[None]:
-    """Make the layers use the fused operators for inference, which have no gradient."""
+    """Make layers inside the context use the fused inference operators, which have no gradient."""
     token = _infers.set(True)
     try:
         yield
@@ -164,7 +164,7 @@ def fused_inference() -> Iterator[None]:
 
 
 def infers() -> bool:
-    """Return whether the call is inside `fused_inference`."""
+    """Return whether the caller runs inside the context manager `fused_inference`."""
     return _infers.get()
 
 

@@ -142,7 +142,7 @@ class LoaderKernels:
         addresses, sizes
             Results of ``find_images``, int64 (B,) and contiguous; no size may be negative.
         rows
-            Destination, uint8 (B, S).  S is at least the largest size plus 2.
+            Destination, uint8 (B, S).  S is at least the largest size plus 2 for the marker.
         """
         row_bytes = sizes.max() + 2
         if rows.strides[1] != 1 or rows.shape[1] < row_bytes or len(rows) != len(sizes):

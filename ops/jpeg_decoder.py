@@ -136,8 +136,8 @@ class JpegDecoder:
     ) -> Decoding:
         """Start to decode, mirror and normalise B images to CHW planes, and return the job.
 
-        A value x of a pixel becomes (x - mean) / std.  ``to_pixels`` documents the parameters that
-        are missing below.
+        A value x of a pixel becomes ``(x - mean) / std``.  ``to_pixels`` documents the other
+        parameters.
 
         Parameters
         ----------

@@ -80,7 +80,7 @@ class FaceDataset(gluon.data.Dataset):
 
 
 def augment(image: np.ndarray, params: AugmentParams) -> np.ndarray:
-    """Augment a BGR image, uint8 (H, W, 3); return uint8, or float32 after a colour jitter."""
+    """Augment a BGR image, uint8 (H, W, 3); return uint8, or float32 if the colours change."""
     if params.quality:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(params.quality)]
         image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)

@@ -85,8 +85,8 @@ class Watch:
         self._pool, self._batch_bytes = pool, batch_bytes
         # A thread of the pool restarts the workers in ``pool._pool`` that have ended.  A restart
         # would fork this process while threads hold locks of MXNet, and the new worker would wait
-        # for these locks forever.  So placeholders, which never end, replace the workers.  The
-        # thread may read the list at any time, so the length of the list must not change.
+        # for these locks forever.  So placeholders, which never end, replace the workers in this
+        # list.  The thread may read the list at any time, so its length must not change.
         self._workers: list[BaseProcess] = pool._pool[:]
         pool._pool[:] = [_Placeholder()] * len(self._workers)
         self._submit = pool.apply_async

@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 
     ``image`` is float32 (B, 3, H, W) on the device.  ``label`` is float32 (B,) with whole numbers,
     which are exact up to 2**24.  A run can resume after this batch at the position ``after``.
-    ``skipped`` are the bad images for which other images of the batch stand in.
+    ``skipped`` are the bad images that other images of the batch replace.
     """
 
     image: mx.nd.NDArray

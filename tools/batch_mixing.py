@@ -105,7 +105,7 @@ def _expected_people(records: RecordSet, batch_size: int) -> float:
     """Return the expected number of different identities in a random batch.
 
     The batch consists of B images, drawn without replacement from all N images.  An identity with n
-    images is in the batch with the probability 1 - C(N - n, B) / C(N, B), where C(a, b) is the
+    images is in the batch with the probability `1 - C(N - n, B) / C(N, B)`, where `C(a, b)` is the
     binomial coefficient "a choose b".
     """
     total = len(records)

@@ -83,7 +83,7 @@ def compare(case: dict[str, Any], oracle: dict[str, Any]) -> Iterator[Result]:
     accuracies, _ = fold_accuracies(2 - 2 * scores, issame)
     yield "scikit-learn KFold accuracies", _difference([accuracies], oracle, "accuracies"), ""
     if case["name"] == "equal":
-        yield "pyeer EER", None, "pyeer has no threshold above all scores, and returns 1"
+        yield "pyeer EER", None, "pyeer has no threshold above all scores, and returns the EER 1"
     else:
         yield "pyeer EER", abs(equal_error_rate(curve) - oracle["eer"]), ""
     negatives = np.sort(scores[~issame])[::-1]
@@ -123,10 +123,10 @@ def _compare_intervals(case: dict[str, Any], oracle: dict[str, Any]) -> Iterator
         assert found is not None
         variance = dyadic_variance(errors - rate, people[chosen]) if 0 < rate < 1 else 0.0
         if 0 < rate < 1 and variance < rate * (1 - rate) / len(errors):
-            note = "cimat uses a variance below that of independent pairs, our interval does not"
+            note = "only cimat's interval uses a variance below that of independent pairs"
             yield name, None, note
         elif count in (1, len(errors) - 1):
-            note = "cimat replaces an end of the interval if just 1 pair is wrong or just 1 right"
+            note = "cimat replaces an end of the interval if exactly 1 pair is wrong or 1 is right"
             yield name, None, note
         else:
             ends = np.array([found.low, found.high])

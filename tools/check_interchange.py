@@ -62,7 +62,10 @@ CHECKS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return exit code 1 if a difference is too large."""
+    """Run the command line; return exit code 1 if a check fails, else 0.
+
+    A check fails if a difference is too large, or if an imported network is not the expected one.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     checks = parser.add_subparsers(dest="check", required=True)
     for name, check in CHECKS.items():

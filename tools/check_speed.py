@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the speed of the command ``check`` with that of the JPEG decoder alone.
+"""Compare the speed of ``python -m tools.data check`` with that of the JPEG decoder alone.
 
 python tools/check_speed.py
 

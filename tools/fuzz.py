@@ -98,7 +98,10 @@ def _ending(code: int | None) -> str:
 
 
 def fuzz(targets: Sequence[str], seed: int, seconds: float, library_folder: Path) -> int:
-    """Run all targets in turn until the time is over; return 0, or 1 at the first finding."""
+    """Run all targets in turn until the time is over; return 0, or 1 at the first finding.
+
+    ``library_folder`` receives the compiled JPEG decoder of the target jpeg.
+    """
     end, started = time.monotonic() + seconds, time.monotonic()
     environments: dict[str, dict[str, str]] = {}
     positions = dict.fromkeys(targets, 0)
@@ -171,7 +174,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_one(targets: Sequence[str], seed: int, case: int, library_folder: Path) -> int:
-    """Run one case of each target; return 0, or 1 after a finding."""
+    """Run one case of each target; return 0, or 1 after a finding.
+
+    ``library_folder`` receives the compiled JPEG decoder of the target jpeg.
+    """
     for target in targets:
         environment = {}
         if target == "jpeg":

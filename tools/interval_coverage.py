@@ -26,7 +26,10 @@ from evaluation.intervals import RateInterval, rate_interval
 from evaluation.verification import FOLDS, classify_pairs
 
 RANGE = (0.92, 0.975)
-"""Smallest and largest accepted fraction of intervals that contain the true accuracy."""
+"""Smallest and largest accepted coverage.
+
+The coverage is the fraction of intervals that contain the true accuracy.
+"""
 
 
 def simulate(
@@ -79,7 +82,7 @@ def measure_coverage(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table of the fractions in percent; return 1 if one is outside RANGE, else 0."""
+    """Print a table of coverages in percent; return 1 if a coverage is outside RANGE, else 0."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--simulations",
@@ -118,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         default=[0.0, 0.1, 0.3],
         metavar="E",
-        help="fractions of the variance that the people cause (default: 0 0.1 0.3)",
+        help="fractions of the variance of distances that the people cause (default: 0 0.1 0.3)",
     )
     parser.add_argument(
         "--folds", action="store_true", help="select the threshold of each fold on the other folds"

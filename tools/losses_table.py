@@ -17,7 +17,10 @@ from ranges import Setting, Within, settings
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "losses.md"
 IN_THE_TEXT = ("sharded", "sample_rate", "interclass_filter")
-"""Settings that many heads share.  A paragraph of the document describes them, not its tables."""
+"""Settings that many heads share.
+
+A paragraph of the document describes these settings, so the tables omit them.
+"""
 HEADER = "| name | paper | formula | settings: default, range |\n|---|---|---|---|"
 
 
@@ -40,7 +43,7 @@ def document(text: str) -> str:
 
 
 def row(name: str, kind: type[Head]) -> str:
-    """Return the table row of a head: name, paper and formula from its docstring, settings."""
+    """Return the table row of a head; paper and formula come from the docstring of its class."""
     _, formula, paper = (
         " ".join(p.split()) for p in (inspect.getdoc(kind) or "").split("\n\n")[:3]
     )

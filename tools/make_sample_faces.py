@@ -32,7 +32,7 @@ from tools.sample_faces.people import Person, draw_person
 from tools.sample_faces.renderer import render_jpeg
 
 GENERATOR_VERSION = 1
-"""Version of this generator.  Increase it with each change of the code that changes the files."""
+"""Version of this generator.  Increase it whenever a change of the code changes the files."""
 LOOKS = 10
 """Number of combinations of skin colour, hair colour and hair style; many people share each one."""
 RECORD_FILES = ("train.rec", "train.idx", "property")

@@ -95,7 +95,7 @@ def stock_rows() -> list[Row]:
 
 
 def step_rows() -> dict[str, Mapping[str, Any]]:
-    """Return the measured rows of STEPS by implementation and network, such as "ours dpn68"."""
+    """Return a dictionary of the results in STEPS, with keys such as "ours dpn68"."""
     if not STEPS.is_file():
         return {}
     rows = json.loads(STEPS.read_text(encoding="utf-8"))["rows"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from launch.ranks.comm import Comm
 
 MAX_EMPTY_BAGS = 20
-"""Number of consecutive bags, each with too few triplets for one batch, that ends the run."""
+"""The run ends after this number of consecutive bags with too few triplets for one batch."""
 ANCHORS_PER_BLOCK = 512
 """Number of rows of the distance matrix that are in memory at the same time."""
 
@@ -27,9 +27,10 @@ class Bags:
     """Endless iterator over batches of triplets.
 
     A batch has the type of the loader's batches and holds ``batch_size / 3`` anchors, then their
-    positives, then their negatives.  Field ``after`` of a batch is the position at which a resumed
-    run starts to read.  In all batches of a bag except the last, ``after`` is the position of the
-    bag's first image, because a resumed run mines the triplets of the bag again.
+    positives, then their negatives.  Field ``after`` of a batch is the position (epoch, images
+    consumed in this epoch) at which a run that resumes after this batch starts to read.  In all
+    batches of a bag except the last, ``after`` is the position of the bag's first image, because a
+    resumed run mines the triplets of the bag again.
 
     Parameters
     ----------
@@ -137,8 +138,9 @@ class Bags:
     def _next_bag(self) -> tuple[np.ndarray, Any, Exception | None]:
         """Fill the next bag with images and choose triplets.
 
-        Return T triplets, the position after the last image, and the exception of this rank or
-        None.  The triplets (T, 3) hold the row numbers in the bag: anchor, positive, negative.
+        Return the triplets, the position in the order of the epoch at which the next bag begins,
+        and the exception that this rank has raised, or None.  The triplets (T, 3) hold the row
+        numbers in the bag: anchor, positive, negative.
         """
         try:
             embedding, end = self._fill()
@@ -151,7 +153,8 @@ class Bags:
     def _fill(self) -> tuple[np.ndarray, Any]:
         """Fill the bag with the next n images of the loader and embed these images.
 
-        Return embeddings (n, E) with L2 norm 1, and the position after the last image.
+        Return embeddings (n, E) with L2 norm 1, and the position in the order of the epoch at which
+        the next bag begins.
         """
         labels, embeddings, skipped = [], [], ()
         for first in range(0, self._bag, self._batch_size):

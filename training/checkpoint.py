@@ -160,8 +160,8 @@ class Checkpoint:
     def load_head_parameters(self, head: gluon.Block, ctx: mx.Context | None = None) -> None:
         """Load the saved weights into ``head``; raise CheckpointError if a name or shape differs.
 
-        If the head is distributed over the ranks, only the rows of the classes of this rank are
-        loaded, and the state of the generator that samples classes.
+        If the head is distributed over the ranks, this method loads only the rows of the classes of
+        this rank.  It also restores the generator that samples classes.
         """
         load_parameters(self.stored_head(), self.folder / HEAD, head, ctx, what="head")
         sampler = self.shards.sampler if self.shards else None

@@ -39,8 +39,8 @@ class UnreadableCheckpoint(CheckpointError):
 class ShardError(CheckpointError):
     """A shard of the class centres is missing, damaged, or belongs to another checkpoint.
 
-    After `DamagedCheckpoint` training uses an older checkpoint.  After this error it does not,
-    because the shard may exist elsewhere, for example on the disk of another host.
+    After `DamagedCheckpoint` training uses an older checkpoint.  After this error the run ends
+    instead, because the shard may exist elsewhere, for example on the disk of another host.
     """
 
 
@@ -104,8 +104,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         with open_regular(path) as file:
-            # `read` allocates as many bytes as it is asked for, so ask for one more than the file
-            # has, and not for MAX_JSON_BYTES.
+            # `read` allocates as many bytes as it is asked for, so ask for the size of the file and
+            # not always for MAX_JSON_BYTES.  One more byte shows whether the file is too large.
             size = min(os.fstat(file.fileno()).st_size, MAX_JSON_BYTES)
             content = file.read(size + 1)
     except OSError as error:

@@ -136,9 +136,13 @@ class Consensus:
         where = f"rank {rank}: " if self._comm.size > 1 else ""
         if first.kind is not Kind.NOT_FINITE:
             raise TrainingError(f"{where}{first.text}", usage=True)
-        saved = "none yet" if self.saved_step is None else f"step {self.saved_step}"
+        saved = (
+            "no checkpoint has been saved yet"
+            if self.saved_step is None
+            else f"the last good checkpoint (step {self.saved_step}) is kept"
+        )
         raise TrainingError(
-            f"{where}{first.text}; the last good checkpoint ({saved}) is kept; start a new "
+            f"{where}{first.text}; {saved}; start a new "
             "run (run.resume=false) with at least one change: a lower optim.lr, a longer "
             "optim.warmup or train.margin_warmup, gradient clipping (optim.clip_norm), or trained "
             "weights (train.pretrained)"

@@ -22,21 +22,23 @@ class History:
     """Facts about a run since its first step, saved in every checkpoint and equal on all ranks."""
 
     margin: float | None = None
-    """Fraction of the margin at the step of ``first_loss``; None before the first log line."""
+    """Fraction of the margin at the step of ``first_loss``.
+
+    None before the first log line, and after a log interval in which the fraction changed."""
     first_loss: float = 0.0
     """Mean loss over all ranks of the first step with the margin fraction ``margin``."""
     last_loss: float = 0.0
-    """Mean loss in the last log line, in which all steps had the margin fraction ``margin``."""
+    """Mean loss of the last log interval in which all steps had the same fraction of the margin."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """Bad images that other images replaced: problem by number of the image.  The numbers are
-    strings because they are keys in a JSON file."""
+    """Bad images that other images replaced: problem by number of the image (``RecordSet.ids``).
+    The numbers are strings because they are keys in a JSON file."""
 
     best_value: float | None = None
     """Best value of the metric ``eval.best`` so far; None before the first verification."""
     best_step: int = 0
     """Step of ``best_value``."""
     verified_step: int = 0
-    """Step of the last verification, if the run has a metric ``eval.best``."""
+    """Step of the last verification; 0 if the run has no metric ``eval.best``."""
 
     def add_losses(self, first: float, mean: float, margins: tuple[float, float]) -> None:
         """Record the losses of a log interval.
@@ -88,7 +90,7 @@ def exchange_skipped(
     Parameters
     ----------
     found
-        Images that this rank has skipped, pairs (number, problem).
+        Images that this rank has skipped: pairs (number of the image, problem).
     permitted
         Number of images that may be bad; None: no limit.
     say

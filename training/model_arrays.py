@@ -174,7 +174,7 @@ def load_momentum(model: Model, saved: Mapping[str, StoredRows], path: Path) -> 
 
 
 def _indices(model: Model, trainer: gluon.Trainer) -> dict[str, int]:
-    """Return the position in a trainer of each parameter that it updates, by name."""
+    """Return the index of each parameter in the parameter list of a trainer, by name."""
     indices = {id(p): i for i, p in enumerate(trainer._params)}
     return {n: indices[id(p)] for n, p in model.parameters.items() if id(p) in indices}
 

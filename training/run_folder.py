@@ -72,7 +72,8 @@ def choose_run(
         Function that gets the saved configuration and ``config``, and returns one text per
         difference.
     data
-        Fingerprint of the training data; checkpoints store it under ``data``.
+        Sizes and checksums of the training data, which checkpoints store under ``data``; None: do
+        not compare the data.
 
     Raises
     ------
@@ -225,8 +226,9 @@ def write_classes(folder: Path, files: Sequence[Path], origins: Any) -> None:
     files
         The .rec files of the training data.
     origins
-        Origin of each of the C classes, int64 (C, 2): index of its file in ``files``, and its label
-        in this file.  The index is -1 if all files use one numbering of the classes.
+        Origin of each of the C classes, int64 (C, 2): the index in ``files`` of the file with its
+        images, and its label in that file.  If a label means the same person in every file, the
+        index is -1 and the label holds for all files.
     """
     record, label = origins.T.tolist()
     names = [str(file) for file in files]

@@ -130,6 +130,6 @@ def _require_visible(path: Path, rank: int, size: int) -> None:
     if found != size:
         got = "no such file" if found is None else f"{found:,} bytes"
         raise CheckpointError(
-            f"{path}: rank {rank} has written {size:,} bytes, got {got} on rank 0; choose a "
-            "run.dir on storage that all hosts share"
+            f"{path}: rank {rank} has written {size:,} bytes, which rank 0 must see, got {got}; "
+            "choose a run.dir on storage that all hosts share"
         )

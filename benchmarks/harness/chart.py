@@ -77,7 +77,7 @@ def draw(
 
 
 def bar_label(row: dict[str, Any], median: float, rate: bool) -> str:
-    """Return the label of a row's bar: time, or images/s with fractions of upper bounds."""
+    """Return the label of a row's bar: time, or images/s and its ratio to each upper bound."""
     if not rate:
         return f"{median:,.0f} ms" if median >= 10 else f"{median:.2f} ms"
     fractions = [

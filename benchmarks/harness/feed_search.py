@@ -89,9 +89,10 @@ def search(
     For a loader without prefetch, the bound equals the interval sought.
 
     Noise from other processes can make a trial fail but cannot make it pass.  So the lower bound
-    may be wrong.  Therefore the last trial checks the lower bound: it repeats the longest interval
-    that failed, or tests an interval just below the bound.  If this trial fails, the search ends.
-    If it passes, the search drops the bound and continues.
+    may be wrong.  Therefore the last trial checks the lower bound.  If the lower bound is an
+    interval that failed, the last trial repeats it; otherwise, it tests an interval just below the
+    bound.  If this trial fails, the search ends.  If it passes, the search drops the bound and
+    continues.
     """
     state = _Search(guess, precision)
     for _ in range(MAX_TRIALS):
@@ -108,7 +109,7 @@ class _Search:
 
     def __init__(self, guess: float, precision: float) -> None:
         self.interval, self.finished = guess, False
-        self.best: Trial | None = None  # trial at the shortest passed interval
+        self.best: Trial | None = None  # trial at the shortest interval that passed
         self._guess, self._precision = guess, precision
         self._longest = guess * MAX_INTERVAL_FACTOR
         self._low, self._high = 0.0, math.inf  # bounds of the interval sought, in seconds
@@ -141,8 +142,8 @@ class _Search:
             self._low = max(self._low, self._longest_failed)
             return
         if self._checks_low:
-            # The interval at the lower bound has passed.  So noise made an earlier trial fail, and
-            # the lower bound is wrong: drop this bound.
+            # The trial that checks the lower bound has passed.  So noise made an earlier trial
+            # fail, and the lower bound is wrong: drop this bound.
             self._low, self._longest_failed, self._step = 0.0, 0.0, self._first_step
         self._high, self.best, self._low = self.interval, found, max(self._low, bound)
 

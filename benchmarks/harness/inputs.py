@@ -15,8 +15,8 @@ LR, MOMENTUM, WEIGHT_DECAY = 1e-6, 0.9, 5e-4
 
 MARGIN, SCALE = 0.5, 64.0
 MARGINS = {"arcface": {"m2": MARGIN}, "cosface": {"m3": 0.4}}
-"""Keyword arguments of our heads by name; 0.4 is the margin in InsightFace's configurations for
-WebFace."""
+"""Keyword arguments of our heads, keyed by the name of the head; 0.4 is the margin in InsightFace's
+configurations for WebFace."""
 CENTRE_STD = 0.01
 MEAN, STD = 127.5, 128.0
 """Mean and divisor of the normalisation of pixels, equal to those of the module `normalization`."""

@@ -21,7 +21,9 @@ from benchmarks.harness.baselines import ROOT
 
 ANSWER_TIMEOUT_S = 240
 CORES = len(os.sched_getaffinity(0))
-IDLE_POLL_S = 0.03  # The poll interval must exceed a clock tick of /proc/PID/stat (0.01 s).
+# The poll interval must exceed a clock tick (0.01 s), the resolution of the CPU times in
+# /proc/PID/stat.  Otherwise a busy process could show the same CPU time twice and seem idle.
+IDLE_POLL_S = 0.03
 IDLE_TIMEOUT_S = 2.0  # The wait needs a limit, because some processes never become idle.
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the ranks of one implementation; pass requests from stdin to them, and answers to stdout.
 
-benchmarks/harness/process.py starts this module and the process of a single rank alike: in both
-cases requests come on stdin and answers go to stdout, as lines of JSON.  Each rank runs
+benchmarks/harness/process.py starts this module just like an implementation that runs in a single
+process: requests come on stdin and answers go to stdout, as lines of JSON.  Each rank runs
 `benchmarks.harness.worker.serve` and is connected to this process by a Unix socket.  An answer
 combines the answers of all ranks.  This module needs only the standard library, so any Python
 interpreter can run it.
@@ -148,7 +148,10 @@ def receive(link: Link) -> dict[str, Any]:
 
 
 def combine_hellos(hellos: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Combine the first messages of all ranks: sum of the parameters, versions of rank 0."""
+    """Combine the first messages of all ranks: sum of the parameters, versions of rank 0.
+
+    If a rank cannot run, the result is its message with the reason (``left_out``).
+    """
     for hello in hellos:
         if "left_out" in hello:
             return hello

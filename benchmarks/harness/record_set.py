@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepare record sets for loader benchmarks: synthetic images of the size of face crops."""
+"""Prepare record sets for loader benchmarks, by default synthetic images of face-crop size."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def run(
     races: list[Race] = []
     for number, group in enumerate(chosen):
         remaining_rows = sum(map(len, chosen[number:]))
-        print(f"\nfirst results of {len(group)} of {sum(map(len, chosen))} rows:", flush=True)
+        print(f"\n{len(group)} of {sum(map(len, chosen))} rows, first result of each:", flush=True)
         race = timing.race(
             group,
             (end - time.monotonic()) * len(group) / remaining_rows,

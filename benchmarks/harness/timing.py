@@ -131,8 +131,8 @@ class Race:
     left_out
         A message for each candidate without a row.
     failed
-        A message for each candidate of our own code that failed, and for each candidate whose loss
-        or number of parameters differs from that of the first candidate.
+        A message for each candidate of our own code that failed, and for each candidate whose
+        value or number of parameters must equal that of the first candidate but differs from it.
     versions
         Versions of the libraries by library name.
     """
@@ -164,7 +164,7 @@ def race(
     ----------
     candidates
         Implementations to time; all their processes are in memory at once.  The first one whose
-        name begins with "ours" is the reference of the ratios.
+        name begins with "ours" is the reference: each row states its time relative to this one.
     seconds
         Time limit in seconds, after which no process and no turn starts.
     rounds

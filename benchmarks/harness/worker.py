@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of one implementation when benchmarks/harness/process.py requests them.
+"""Run and time the steps of one implementation when benchmarks/harness/process.py requests them.
 
-Each implementation has its own process, so that memory peaks and thread pools are separate.
-Requests come on stdin and answers go to stdout, as lines of JSON.  This module needs only the
-standard library, so any Python interpreter can run it.
+A step is the unit of work that a benchmark times, such as a training step.  Each implementation has
+its own process, so that memory peaks and thread pools are separate.  Requests come on stdin and
+answers go to stdout, as lines of JSON.  This module needs only the standard library, so any Python
+interpreter can run it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of benchmarks/embedding_rate.py: pixels to embeddings of unit length."""
+"""Compute unit-length embeddings from pixels, the work that benchmarks/embedding_rate.py times."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of benchmarks/evaluation_speed.py: searches, sums of templates, scores of pairs."""
+"""Search, sum templates and score pairs, the work that benchmarks/evaluation_speed.py times."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Step = Callable[[], float]
 
 
 def build(kind: str, **settings: int | str) -> Work:
-    """Return the `Work` of one step.
+    """Return the `Work` of one part of the evaluation, or of its upper bound.
 
     Parameters
     ----------
     kind
-        Key of STEPS.
+        Name of the part, a key of STEPS.
     settings
         Keyword arguments of the function in STEPS.
     """
@@ -42,7 +42,10 @@ def random_rows(count: int, size: int, seed: int) -> np.ndarray:
 
 
 def rank_step(path: str, probes: int, size: int) -> Step:
-    """Return a step that finds the rank of each probe's mate among the distractors of a file."""
+    """Return a step that computes the rank of each probe's mate.
+
+    The gallery holds one mate per probe.  The file ``path`` holds the distractors.
+    """
     rows, people = random_rows(probes, size, 1), np.arange(probes)
     gallery = random_rows(probes, size, 2)
     distractors = read_embeddings(path).rows
@@ -87,7 +90,7 @@ def product_step(count: int, probes: int, size: int) -> Step:
 
 
 def template_step(images: int, templates: int, size: int, shuffled: bool) -> Step:
-    """Return a step that pools embeddings, given the template and the medium of each image."""
+    """Return a step that pools embeddings to templates; each image has a template and a medium."""
     rng = np.random.default_rng(4)
     owners = rng.integers(0, templates, images)
     if not shuffled:

@@ -60,7 +60,7 @@ def record_iterators(rec: Path, scratch: str, batch: int, workers: int) -> Itera
     """Yield batches from several ImageRecordIters in turn; each one reads a part of the set.
 
     Each iterator has its own thread, so that together they use all cores.  A single iterator cannot
-    do that: MXNet 1.9.1 limits ``preprocess_threads`` to max(cores / 2 - 1, 1).
+    do that: MXNet 1.9.1 limits ``preprocess_threads`` to ``max(cores / 2 - 1, 1)``.
     """
     from benchmarks.steps.record_dataset import RecordDataset
 

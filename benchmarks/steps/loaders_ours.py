@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # size of the window (data.window).  On a small record set, the benchmark uses a smaller window:
 # MAX_WINDOW_FRACTION of the set.
 WINDOW_IMAGES, MAX_WINDOW_FRACTION = 16_384, 1 / 16
-CACHE_MIB = 1 << 20  # Limit of the cache of decoded images, larger than any record set.
+CACHE_MIB = 1 << 20  # Limit of the cache of decoded images: 1 TiB, more than any set needs.
 
 
 @cache

@@ -29,7 +29,7 @@ def use_operators(kind: str) -> None:
 
 
 def gluonfr_head(num_classes: int, embedding_size: int) -> tuple[Any, Any]:
-    """Build the two blocks of GluonFR's ArcFace head: the layer of the cosines, and the loss."""
+    """Build the blocks of GluonFR's ArcFace head: the layer that computes cosines, and the loss."""
     baselines.use_folder()
     from gluonfr.loss import ArcLoss
     from gluonfr.nn.basic_blocks import NormDense

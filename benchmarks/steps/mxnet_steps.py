@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of our code, of plain Gluon and of GluonFR, for several benchmarks.
+"""Time heads, networks and operators of our code, Gluon and GluonFR, for several benchmarks.
 
-Our code is set up as in run_train.py: with the same number of threads, the optimizer and the step
-of training/, and blocks hybridized with static memory.  GluonFR is set up as in its own training
-script.
+As in run_train.py, `share_cores` sets the number of threads, and the blocks of our code are
+hybridized with static memory.  A training step of our networks also uses the optimizer and the step
+of training/.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -
 def loss_step(
     *, name: str, options: dict[str, Any], num_classes: int, embedding_size: int, batch: int
 ) -> Work:
-    """Return the `Work` of one of our heads alone: forward, backward, update as in run_train.py.
+    """Return the `Work` of one of our heads alone: forward, backward and update by SGD.
 
     Parameters
     ----------

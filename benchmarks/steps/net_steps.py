@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of benchmarks/net_step.py: our networks, and trunks as gluoncv2 builds them."""
+"""Run training steps of our networks and of gluoncv2's trunks, for benchmarks/net_step.py."""
 
 from __future__ import annotations
 
@@ -63,7 +63,10 @@ def build(kind: str, net: str, batch: int) -> Work:
 
 
 def with_stock_trunk(net: str, network: Any) -> Any:
-    """Return gluoncv2's trunk, with a first stride of 1, followed by our embedding layers."""
+    """Return gluoncv2's trunk followed by our embedding layers.
+
+    The first convolution of the trunk gets a stride of 1.
+    """
     from mxnet.gluon import nn
 
     from benchmarks.steps.stock_trunks import stock_trunk

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of InsightFace's PartialFC_V2 on one of several ranks, with PyTorch on the CPU.
+"""Run training steps of InsightFace's head PartialFC_V2 on one of several ranks, on the CPU.
 
 The code of InsightFace stays where it is: the setting ``insightface`` names the folder that holds
 partial_fc_v2.py and losses.py (recognition/arcface_torch).  The optimizer is that of its
-train_v2.py.  The code moves arrays to the GPU with ``Tensor.cuda``; here that method returns the
-array unchanged.
+train_v2.py.  InsightFace's code moves arrays to the GPU with ``Tensor.cuda``; here that method
+returns the array unchanged.
 """
 
 from __future__ import annotations

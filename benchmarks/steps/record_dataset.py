@@ -36,8 +36,8 @@ class RecordDataset:
     """
 
     def __init__(self, rec: str, mean: float, std: float):
-        # The offsets are an array: reading a list would change its reference counts, so that each
-        # worker process would copy its memory pages.
+        # The offsets are an array.  Reading the elements of a list would change their reference
+        # counts, so that each worker process would copy the memory pages of the list.
         self._offsets = _offsets(Path(rec))
         self._data: Any = np.memmap(rec, dtype=np.uint8, mode="r")
         self._mean, self._std = np.float32(mean), np.float32(std)

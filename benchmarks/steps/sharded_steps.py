@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of our head with distributed class centres, on one of several Horovod ranks."""
+"""Run training steps of our head with distributed class centres on one of several Horovod ranks."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def counted(comm: Any, costs: StepCosts) -> Any:
         return comm
 
     class CountedComm(type(comm)):  # type: ignore[misc]
-        """Communication that counts bytes; a gather of rows also calls `sum_rows`."""
+        """Communication that counts the bytes of all sums; a gather of rows is also such a sum."""
 
         def sum_rows(self, rows: Any, key: str) -> Any:
             costs.passed_bytes += rows.size * rows.dtype().itemsize

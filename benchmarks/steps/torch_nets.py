@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rebuild the networks of nets/ and the ArcFace head in PyTorch, layer by layer, as baselines.
+"""Rebuild MobileFaceNet, IResNets and the ArcFace head in PyTorch, layer by layer, as baselines.
 
 The docstrings of nets/mobilefacenet.py, nets/iresnet.py and nets/embedding.py explain the layers.
 """

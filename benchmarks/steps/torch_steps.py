@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of PyTorch's heads, networks and operators, with the interpreter of ``--torch``."""
+"""Time heads, networks and operators in PyTorch, with the Python interpreter of ``--torch``."""
 
 from __future__ import annotations
 

@@ -133,10 +133,11 @@ def compare_embeddings(
 
     Outputs
     -------
-    ``base`` and ``accuracy``, the accuracies of the two models; ``base_threshold`` and
-    ``threshold``, for each model the mean over the folds of the threshold, as a cosine;
-    ``difference``, ``low`` and ``high`` of `evaluation.bootstrap.Difference`; and ``people`` or
-    ``groups``, the number of people or groups that the bootstrap draws from.
+    ``base`` and ``accuracy``, the accuracies of the baseline and of the other model;
+    ``base_threshold`` and ``threshold``, the threshold of the baseline and that of the other model,
+    each a cosine, the mean over the folds; ``difference``, ``low`` and ``high`` of
+    `evaluation.bootstrap.Difference`; and ``people`` or ``groups``, the number of people or groups
+    that the bootstrap draws from.
     """
     base_correct, correct = (find_correct_pairs(each, issame) for each in (base, other))
     base_threshold, threshold = (

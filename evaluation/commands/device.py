@@ -25,7 +25,12 @@ def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> Any:
     gpus = mx.context.num_gpus() if name != "cpu" else 0
     if name == "gpu" and not gpus:
         raise ValueError("--device: MXNet finds no usable GPU, got gpu; use --device cpu")
-    on_gpu, notice = gpu.choose_device(name, gpus, local_rank, local_size)
+    try:
+        on_gpu, notice = gpu.choose_device(name, gpus, local_rank, local_size)
+    except ValueError as error:
+        # The message names the setting of a training run; these commands have an option.
+        text = str(error).replace("run.device=", "--device ").replace("run.device", "--device")
+        raise ValueError(text) from None
     if notice and not local_rank:
         print(f"evaluation: {notice}", file=sys.stderr)
     return mx.gpu(local_rank) if on_gpu else mx.cpu()

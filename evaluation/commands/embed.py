@@ -49,7 +49,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=expand_home,
         metavar="FILE.npz",
         help="file to write: names (N,), embeddings (N, E) float32 of unit length, and norms (N,), "
-        "the lengths of the embeddings before normalisation (with --flip, half of the lengths)",
+        "the lengths of the embeddings before normalisation (with --flip, half the length of the "
+        "sum of the two embeddings)",
     )
     add_image_options(parser)
     parser.add_argument(

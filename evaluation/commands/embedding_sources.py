@@ -43,7 +43,7 @@ def open_model(options: argparse.Namespace) -> Embedder:
 def check_source(
     options: argparse.Namespace, embeddings: str | None, *, flips_apart: bool = False
 ) -> None:
-    """Raise ValueError unless either a model or a file of embeddings is given.
+    """Raise ValueError unless exactly one of a model and a file of embeddings is given.
 
     Also raise ValueError if the batch size is below 1, or if there is no model and an option is
     given that needs one.
@@ -85,9 +85,10 @@ def listed_rows(
     names: Sequence[str],
     listing: str | os.PathLike[str],
 ) -> RowSource:
-    """Return the embeddings of listed images from a file, in the order of the list.
+    """Return the embeddings of the images ``names`` from a file, in the order of ``names``.
 
-    `find_rows` finds the row of each image.
+    `find_rows` finds the row of each image.  ``listing`` is the file or folder that lists the
+    images; error messages name it.
     """
     found = read_embeddings(embeddings)
     return select_rows(found.rows, find_rows(found, names, listing))
@@ -101,7 +102,10 @@ def embed_listed(
     resize: bool,
     title: str,
 ) -> RowSource:
-    """Compute the embeddings of the images in a folder that have these names."""
+    """Compute the embeddings of the images in a folder that have these names.
+
+    ``title`` names the images in the progress bar.
+    """
     paths = [Path(folder) / name for name in names]
     rows = embed_files(embedder, paths, resize=resize, name=title)
     return ArrayRows(rows, os.fspath(folder), list(names))
@@ -130,6 +134,8 @@ def rows_of_entry(
         File of embeddings, or folder of images.
     embedder
         Model for a folder of images; None if there is no model.
+    title
+        Name of the images in the progress bar.
 
     Raises
     ------

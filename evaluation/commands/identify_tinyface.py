@@ -45,8 +45,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=expand_home,
         metavar="FOLDER",
-        help="with --model: folder with the aligned images, in the folders Probe, Gallery_Match "
-        "and Gallery_Distractor (default: the folder Testing_Set)",
+        help="with --model: folder whose subfolders Probe, Gallery_Match and Gallery_Distractor "
+        "contain the aligned images (default: the folder Testing_Set)",
     )
     parser.add_argument(
         "--ranks",

@@ -47,7 +47,7 @@ def embed_files(
     Parameters
     ----------
     resize
-        Resize images of other sizes to the image size of the model.
+        Whether to resize images of other sizes to the image size of the model.
     name
         Name of the images in the progress bar.
     """

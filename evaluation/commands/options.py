@@ -38,7 +38,8 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         "--device",
         choices=("auto", "cpu", "gpu"),
         default="auto",
-        help="device that runs the network; auto uses the first GPU, or the CPU if there is no GPU",
+        help="device that runs the network; auto uses the first GPU (with several ranks, one "
+        "GPU per rank), or the CPU if there is no GPU",
     )
 
 

@@ -135,7 +135,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def choose_flips(options: argparse.Namespace, known: bool) -> list[bool | None]:
-    """Return the values of `Variant.flip` to compute, those without mirror images first.
+    """Return the values of `Variant.flip` to compute, False before True.
+
+    [None] means that the embeddings are used as they are, because it is unknown whether those of
+    the mirror images are already added.
 
     Parameters
     ----------

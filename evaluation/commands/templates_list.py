@@ -49,8 +49,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--embeddings",
         type=expand_home,
         metavar="FILE",
-        help="file of embeddings: rows with the names of the frames, or without names one row per "
-        "line of LIST",
+        help="file of embeddings: rows with the names of the images and frames; or, without names, "
+        "one row per line of LIST",
     )
     parser.add_argument(
         "--images",

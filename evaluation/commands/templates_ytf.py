@@ -31,7 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--embeddings",
         type=expand_home,
         metavar="FILE",
-        help="embeddings of the frames, whose names end with person/number/frame",
+        help="file of embeddings of the frames; the name of each frame must end with "
+        "person/number/frame, where person/number is the name of the video",
     )
     parser.add_argument(
         "--images",

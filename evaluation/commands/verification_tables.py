@@ -11,7 +11,10 @@ from evaluation.verification import MIN_FALSE_ACCEPTS, cosine_threshold, format_
 
 Reports = Mapping[str, Mapping[str, Any]]
 VARIANTS = (("flip", lambda report: report), ("no flip", lambda report: report["no_flip"]))
-"""Variants of the embedding: name, and function from the report of a set to its results."""
+"""Variants of the embedding.
+
+For each: its name, and a function that takes the report of a set and returns the variant's results.
+"""
 
 
 def make_tables(reports: Reports) -> list[Table]:

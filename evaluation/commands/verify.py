@@ -131,8 +131,8 @@ def _score(
 
     Outputs
     -------
-    The source of the model; the report of each set; and for each set the distance of each pair,
-    and whether the pair shows one person.
+    The source of the model; the report of each set; and for each set the squared distance of each
+    pair, and whether the pair shows one person.
     """
     from evaluation.evaluate import embed_sets
 

@@ -29,9 +29,9 @@ from evaluation.protocols.ijb_lists import (
 from evaluation.roc import FARS, highest_needed, roc_points
 from evaluation.score_statistics import HighestScores
 from evaluation.templates import (
-    check_unit_norms,
     find_templates,
     group_images,
+    inverse_norms,
     pool_templates,
     score_pairs,
 )
@@ -151,7 +151,7 @@ def evaluate_variant(
     groups = group_images(faces.templates, faces.media)
     weights = faces.scores if variant.detector_score else None
     if variant.unit_length:
-        norms = check_unit_norms(embeddings, "faces")
+        norms = inverse_norms(embeddings, "faces")
         weights = norms if weights is None else norms * weights
     numbers, templates = groups.numbers, pool_templates(embeddings, groups, weights)
     result: dict[str, Any] = {}

@@ -81,7 +81,7 @@ def find_meta(folder: str | os.PathLike[str], subset: str) -> Path:
     Raises
     ------
     ListError
-        If neither folder exists.
+        If there is no such folder.
     """
     root = Path(folder)
     for path in (root / "meta", root / SUBSETS[subset][0] / "meta"):
@@ -148,7 +148,7 @@ def _check_face(path: Path, number: int, values: np.ndarray) -> None:
         raise bad_line(
             path,
             number,
-            f"absolute coordinates must be at most {MAX_COORDINATE_PIXELS:g} pixels, got "
+            f"absolute values of coordinates must be at most {MAX_COORDINATE_PIXELS:g} pixels, got "
             f"{np.abs(values[:-1]).max():g}",
             "detect the face again",
         )

@@ -127,9 +127,9 @@ def evaluate_megaface(
     Outputs
     -------
     ``people`` and ``probes``, the number of people with several images and that of their images;
-    ``pairs`` and ``impostor_pairs``, the numbers of pairs; ``sizes``, a dict from each size to
-    ``distractors`` (the number n) and ``rank_<k>`` (the rank-k rate); and ``roc``, a list of dicts
-    with the fields of `evaluation.roc.RocPoint` for the largest size.
+    ``pairs`` and ``impostor_pairs``, the numbers of genuine and of impostor pairs; ``sizes``, a
+    dict from each size to ``distractors`` (the number n) and ``rank_<k>`` (the rank-k rate); and
+    ``roc``, a list of dicts with the fields of `evaluation.roc.RocPoint` for the largest size.
     """
     groups = _group(names)
     if not groups:
@@ -217,8 +217,9 @@ def _search(
     count: int,
     tail: HighestScores,
 ) -> dict[int, np.ndarray]:
-    """Return, for each size, the `count` highest scores of each probe, (P, count).
+    """For each size, return the `count` highest scores of each probe, (P, count).
 
+    The scores are those with the distractors of that size; `sizes` is that of `evaluate_megaface`.
     All scores for the largest size are also added to `tail`.
     """
     top, found = TopScores(len(probes), count), {}

@@ -94,7 +94,7 @@ def read_probe_noises(path: str | os.PathLike[str]) -> set[str]:
 
 
 def read_distractor_noises(path: str | os.PathLike[str]) -> set[str]:
-    """Read the paths of distractors that show a probe's person.
+    """Read the paths of mislabelled distractors: those that show a probe's person.
 
     A line is a path, or has several fields separated by tabs, of which the second is the path.
 

@@ -102,8 +102,8 @@ def read_labelled_pairs(
 
     Outputs
     -------
-    Positions of the first and of the second entry, (P,) int64 each, and True for a pair of one
-    person, (P,) bool.
+    Positions in `entries` of the first and of the second entry of each pair, (P,) int64 each, and
+    True for a pair of one person, (P,) bool.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def read_labelled_pairs(
 
 
 def assign_frames(names: Iterable[object], entries: Sequence[str]) -> np.ndarray:
-    """Return for each frame the position of its entry, or -1 if no entry matches, (N,) int64.
+    """Return for each frame the position of its entry in `entries`, or -1 if there is none, (N,).
 
     A frame with the name "/data/Ann/1/7.jpg" belongs to the video entry "Ann/1", and the image
     "/data/a/7.jpg" to the image entry "a/7.jpg".

@@ -31,7 +31,7 @@ class VideoPair(NamedTuple):
 
     fold: int
     first: str
-    """Name person/number of the first video."""
+    """Name of the first video, of the form person/number."""
     second: str
     same: bool
 
@@ -65,7 +65,7 @@ class VideoPairs:
     Parameters
     ----------
     videos
-        Names person/number of the V videos in the pairs.
+        Names of the V videos in the pairs, of the form person/number.
     first, second
         Positions in `videos` of the two videos of each pair, (P,) int64 each.
     same

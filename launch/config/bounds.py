@@ -7,7 +7,7 @@ from typing import Annotated
 
 from ranges import Within, at_least
 
-# Upper bounds refuse a typing error, such as a batch size of 10**12, before it fills the memory.
+# Upper bounds refuse a mistyped number, such as a batch size of 10**12, before it fills the memory.
 MAX_COUNT = 10**15
 MAX_CLASSES = 1 << 24  # labels in batches are float32, which is exact up to this number
 MAX_BATCH = 1 << 20

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ranges import shown
 
 PATTERN = r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(images?|steps?|epochs?|%)\s*"
-"""Regular expression for a duration other than 0; its groups are the amount and the unit."""
+"""Regular expression for a duration with a unit; its groups are the amount and the unit."""
 
 MAX_CHARACTERS = 60
 """Maximum number of characters of a duration; a longer text is refused before it is parsed."""

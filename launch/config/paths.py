@@ -9,9 +9,10 @@ import re
 from pathlib import Path
 
 PATH_KEYS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
-"""Keys whose paths have a leading ``~`` replaced when the configuration is built.
+"""Keys in whose paths a leading ``~`` is expanded when the configuration is built.
 
-The value of data.remote_cache keeps its ``~``, because each host has its own home folder.
+data.remote_cache is not among them.  Each host expands the ``~`` of this key itself, because each
+host has its own home folder.
 """
 KEYS_WITHOUT_EMPTY_PATH = ("run.dir", "data.records", "data.remote_cache", "eval.sets")
 """Keys that refuse an empty path, which would mean the working folder."""

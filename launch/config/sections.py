@@ -94,7 +94,7 @@ class DataConfig:
     """With data.reader=blocks: number of consecutive images per block."""
     images_per_person: Annotated[int, Within(0, bounds.MAX_BATCH, "4 is usual")] = 0
     """Number of images per person in a batch, for losses on pairs and triplets. An epoch then
-    contains every person once. 0: off, images are in random order."""
+    contains every person once. 0: off, images are in the order that data.reader chooses."""
     bag: Annotated[int, Within(0, bounds.MAX_BATCH, "7200 is usual")] = 0
     """Number of images per rank in a bag. The net embeds all images of a bag before triplets are
     mined among these images. InsightFace uses 7200. Requires images_per_person. 0: off, triplets
@@ -232,8 +232,8 @@ class OptimConfig:
     momentum: Annotated[float, Within(0, 1, open_high=True)] = 0.9
     """Momentum factor of SGD."""
     weight_decay: bounds.NonNegative = 5.0e-4
-    """Weight decay (L2 penalty) of all parameters except biases and those of BatchNorm and
-    PReLU."""
+    """Weight decay (L2 penalty) of all parameters except biases, the parameters of BatchNorm and
+    PReLU, and the radius of Ring loss."""
     schedule: Literal["step", "cosine", "polynomial"] = "step"
     """Learning-rate schedule after the warm-up. step: multiply the rate by decay at each milestone.
     cosine, polynomial: lower the rate smoothly from lr to final_lr."""
@@ -342,8 +342,8 @@ class EvalConfig:
     batch_size: bounds.BatchSize = 64
     """Number of images per forward pass of the verification."""
     best: str = ""
-    """Metric that decides which checkpoint the folder best keeps: SET/METRIC, or METRIC for the
-    mean over all sets.  METRIC is accuracy, auc, eer or tar_at_far_1e-3.  Empty: no best
+    """Metric that decides which checkpoint the run keeps in its folder best/: SET/METRIC, or METRIC
+    for the mean over all sets.  METRIC is accuracy, auc, eer or tar_at_far_1e-3.  Empty: no best
     checkpoint."""
     patience: bounds.Count = 0
     """Number of verifications without a better value of eval.best after which the run ends.  0: the

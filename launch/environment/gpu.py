@@ -145,7 +145,8 @@ def choose_device(device: str, gpus: int, local_rank: int, local_size: int) -> t
         )
     if gpus:
         # Horovod: all ranks must use the same kind of device, because the device decides how the
-        # ranks exchange gradients.  The CPU on all ranks would be a hundred times slower.
+        # ranks exchange gradients.  The CPU on all ranks would be a hundred times slower, so refuse
+        # the run.
         raise ConfigError(
             f"run.device: 'auto' requires one GPU per rank, got {local_size} ranks and "
             f"{_gpus(gpus)} on this host; start at most {gpus} of the ranks (-np {gpus}), or use "

@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
             prog=f"python -m {module}",
             description=description,
             epilog="All other arguments are passed to run_train.py, whose --help lists them.",
-            allow_abbrev=False,  # options of run_train.py may be prefixes of ours
+            allow_abbrev=False,  # else argparse may take run_train.py's options for abbreviations
         )
         self.add_argument("--version", action=VersionAction)
         self._module = module

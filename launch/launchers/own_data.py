@@ -79,7 +79,9 @@ def _chosen_config(arguments: Sequence[str]) -> str:
 
 
 def _purpose(name: str, caller: Path) -> str:
-    """Return the comment on the first line of a configuration up to its colon, else ``name``.
+    """Return the comment in the first line of a configuration, up to its colon.
+
+    Return ``name`` if the first line is no comment.
 
     Raises
     ------

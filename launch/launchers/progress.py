@@ -46,7 +46,6 @@ class ProgressBar:
             dynamic_ncols=True,
             bar_format=_STATE_FORMAT,
         )
-        self._steps_known = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._refresh, daemon=True)
         self._thread.start()

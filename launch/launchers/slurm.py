@@ -33,9 +33,9 @@ from launch.launchers.supervise import ROOT, TRAIN, Reader, supervise
 
 
 class SrunReader(Reader):
-    """Output filter for srun: hides srun's own messages after a rank has failed.
+    """Output filter for srun: hides srun's own messages after a rank has exited with an error.
 
-    The failed rank has already printed the reason.
+    That rank has already printed the reason.
     """
 
     stderr = subprocess.PIPE

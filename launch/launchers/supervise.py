@@ -93,7 +93,7 @@ class HorovodrunReader(Reader):
     def __init__(self) -> None:
         super().__init__()
         self._codes: list[int] = []
-        self._held: tuple[str, str] | None = None  # rank, and message without signal
+        self._held: tuple[str, str] | None = None  # rank, and message with UNKNOWN_END
 
     def read(self, line: str, stream: str) -> tuple[str, str] | None:
         if prefix := self._prefix.match(line):

@@ -34,7 +34,7 @@ Statistic = Callable[[mx.nd.NDArray], mx.nd.NDArray]
 
 @dataclass(frozen=True)
 class Comm:
-    """Communication of a run with one rank: every collective returns its input."""
+    """Communication of a run with one rank, in which no collective exchanges data."""
 
     rank: int = 0
     size: int = 1
@@ -200,8 +200,9 @@ class HorovodComm(Comm):
     def sum_rows(self, rows: mx.nd.NDArray, key: str) -> mx.nd.NDArray:
         import horovod.mxnet as hvd
 
-        # Operations in flight must have different names.  The host may submit two more steps before
-        # the device has finished the current step, so eight names in turn are enough.
+        # Operations in flight must have different names.  Each step has one operation per key, and
+        # the host may submit two more steps before the device has finished the current step.  So
+        # at most three operations per key are in flight, and eight names in turn are enough.
         name = f"{key}.{next(self._exchanges[key]) % 8}"
         with _exchangeable({name: rows}) as exchanged:
             hvd.allreduce_(exchanged[name], average=False, name=name)
@@ -324,7 +325,7 @@ def connect() -> Comm:
     hvd = _load_horovod()
     if not nccl_release():
         # Horovod: in each cycle (1 ms by default) the ranks negotiate the ready tensors in a busy
-        # loop.  On cores that also compute, the loop takes a fifth of the time of a step.
+        # loop, which takes a fifth of a step on cores that also compute.  Longer cycles take less.
         os.environ.setdefault("HOROVOD_CYCLE_TIME", CYCLE_MS)
     hvd.init()
     if roll_call := make_roll_call(hvd.rank(), hvd.size()):

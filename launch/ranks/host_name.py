@@ -30,7 +30,7 @@ def _has_other_hosts() -> bool:
 
 def _check_host_name(name: str, several_hosts: bool) -> None:
     # Horovod 0.28 passes the network interface to its first Gloo device only.  The devices of its
-    # process sets, including the global one, bind to the address of the host name.
+    # process sets, including the global set, bind to the address of the host name.
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:

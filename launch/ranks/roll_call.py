@@ -73,7 +73,7 @@ class Board:
 
 
 def find_board(environment: Mapping[str, str]) -> Board | None:
-    """Return the `Board` in the launcher; None for one rank, or without a rendezvous server."""
+    """Return a client of the rendezvous server; None if there is one rank, or no such server."""
     address = environment.get("HOROVOD_GLOO_RENDEZVOUS_ADDR", "")
     port = environment.get("HOROVOD_GLOO_RENDEZVOUS_PORT", "")
     several = environment.get("HOROVOD_SIZE", "1") != "1"
@@ -82,12 +82,12 @@ def find_board(environment: Mapping[str, str]) -> Board | None:
 
 @dataclass(frozen=True)
 class RollCall:
-    """Exchange of the states of all ranks through a board, without Horovod.
+    """Exchange of the states of all ranks through the launcher's server, without collectives.
 
     Parameters
     ----------
     board
-        Board of the launcher.
+        Client of the key-value server in the launcher.
     rank, size
         Number of this rank, and number of ranks.
     """
@@ -159,7 +159,8 @@ class RollCall:
 def claim_cause(board: Board) -> bool:
     """Return True to the first process of a run that calls this function, else False.
 
-    The first process prints why the run has ended.
+    The process that gets True prints why the run has ended.  Two processes that call this function
+    at the same moment may both get True; then both print the reason.
     """
     if board.get("cause"):
         return False

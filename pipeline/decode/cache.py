@@ -109,7 +109,8 @@ def remove_stale_caches(records: RecordSet | None, budget_mib: int, folder: Path
         stale = [path for path in stale if path.name != keep]
     freed = 0
     for path in stale:
-        # Ignore the error if another process removed the file, or if it is not a regular file.
+        # os.open fails if another process has removed the file, or if the path is a folder or a
+        # symbolic link.  Skip such a path.
         with contextlib.suppress(OSError):
             freed += _leave(path, os.open(path, os.O_RDWR | os.O_NOFOLLOW))
     return freed

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """DALI pipeline that converts fed JPEG bytes or pixels to augmented, normalised images.
 
-Only this module and ``dali_reader``, whose pipeline reads the records, import nvidia.dali.  This
-module does not import mxnet.
+Of this package, only this module imports nvidia.dali: ``dali_reader``, whose pipeline reads the
+records, imports DALI's functions from here.  This module does not import mxnet.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ def to_planes(image: Any, augmentation: Augmentation) -> Any:
     """
     if Pipeline.current().device_id is not None and image.device == "cpu":
         # Copy the images to the GPU before all other steps, for two reasons.  The CPU cores stay
-        # free for decoding.  The images are still uint8; after the other steps they may be float32,
-        # which has four times the bytes.
+        # free for decoding.  The images are still uint8: the normalised images are float32, and a
+        # copy of them would have four times the bytes.
         image = image.gpu()
     image = augment(image, augmentation)
     return fn.crop_mirror_normalize(
@@ -260,7 +260,8 @@ class DecodeGraph(PipelineQueue):
     device_id
         Number of the GPU that receives the images, or None for the CPU.
     augmentation
-        Augmentation settings, from which the ``params`` of ``feed`` must be drawn.
+        Augmentation settings.  The argument ``params`` of ``feed`` must be drawn with the same
+        settings.
     source
         Kind of the input: "jpeg" (JPEG bytes) or "pixels".
     finish
@@ -312,9 +313,9 @@ def find_faulty_image(
 ) -> tuple[int, str] | None:
     """Find the first image that cannot be decoded or whose size is not ``image_size``.
 
-    Returns (index, fault), where the fault is a clause for an error message, or None if there is no
-    such image.  The function decodes one image at a time on the CPU, which is slow, so call it only
-    for a batch that failed.
+    Returns None if there is no such image.  Otherwise returns (index in ``jpegs``, fault), where
+    the fault is the predicate of an error message, such as "cannot be decoded".  The function
+    decodes one image at a time on the CPU, which is slow, so call it only for a batch that failed.
     """
     graph = DecodeGraph(1, "cpu", 1, 1, None, NO_AUGMENTATION, finish="bytes")
     for i, jpeg in enumerate(jpegs):
@@ -341,8 +342,8 @@ def jpeg_hardware_notice(load: Callable[[str], object] = ctypes.CDLL) -> str:
         load("libnvcuvid.so.1")
     except OSError as error:
         return (
-            "decode: nvJPEG cannot use a hardware JPEG decoder without libnvcuvid.so.1, so the "
-            f"modes mixed, mixed_cuda and mixed_hardware decode alike, got {error}; in a container "
-            "set NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+            "decode: nvJPEG cannot use a hardware JPEG decoder, so the modes mixed, mixed_cuda and "
+            f"mixed_hardware decode alike; libnvcuvid.so.1 must be loadable, got {error}; in a "
+            "container set NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
         )
     return "decode: libnvcuvid.so.1 is loaded, so nvJPEG can use JPEG hardware if the GPU has any"

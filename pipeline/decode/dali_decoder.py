@@ -63,7 +63,8 @@ class JpegBytes:
         """Return a group with the JPEG bytes of its images, and with bad images replaced."""
 
         def start(group: BatchGroup) -> Callable[[], Any]:
-            # A retry takes no buffer, because the ring has only one buffer per group in flight.
+            # A retry takes no buffer from the ring, which counts one buffer per group: a second
+            # buffer for this group could be the buffer of another group in flight.
             return partial(self._reader.gather, group.rows)
 
         # Replace the bad images that were found after the plans of the group were made.

@@ -105,7 +105,7 @@ class DaliReaderDecoder:
             epoch = plan.after.epoch
             if epoch not in self._queues:
                 self._queues[epoch] = self._start(epoch, index, min(IN_FLIGHT_BATCHES, steps))
-            self._reader.check_sizes(plan.rows)  # DALI may decode the batch from now on
+            self._reader.check_sizes(plan.rows)  # check now: DALI decodes the batch once it is fed
             self._queues[epoch].feed_inputs(augment_inputs(plan.params, self._augmentation))
             planned.append(plan)
             if len(planned) > early:
@@ -120,7 +120,7 @@ class DaliReaderDecoder:
         self._upright_graph = None
 
     def _start(self, epoch: int, index: Path, depth: int) -> PipelineQueue:
-        """Create the pipeline of an epoch; return its queue, into which no batch was fed yet."""
+        """Create the pipeline of an epoch; return its queue, which is still empty."""
         sampler = self._sampler
         reader_options = {
             "path": [str(self._rec)],

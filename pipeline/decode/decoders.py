@@ -66,7 +66,7 @@ WINDOW_CANNOT_SKIP = (
 
 
 class NoDecoder(ValueError):
-    """Error for a decoder that is not available on this machine."""
+    """Error for a decoder that is not available on this machine or with the other settings."""
 
 
 class Decoder(Protocol):
@@ -87,7 +87,7 @@ class Decoder(Protocol):
         """
 
     def close(self) -> None:
-        """Stop the decoder's threads.  Call it after closing the generator of ``__call__``."""
+        """Stop the decoder's threads.  First close the generator that ``__call__`` returned."""
 
 
 class NativeDecoder:
@@ -144,7 +144,8 @@ class CachedDecoder:
     jpegs: JpegFallbackDecoder
     groups: Groups
     bad_images: BadImages
-    # None if DALI augments or normalises the pixels that the cache provides.
+    # Used only by ``__call__``.  None on a GPU or without compiled functions: then DALI normalises
+    # the pixels that ``with_images`` provides.
     normalizer: Normalizer | None
 
     def __post_init__(self) -> None:

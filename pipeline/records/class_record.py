@@ -2,9 +2,9 @@
 """Record of the classes of a training set, with which a later run finds the same classes again.
 
 Checkpoints store the record as JSON: ``num_classes``; ``sets``, one fingerprint per record set; and
-``runs``, rows [first class, set index, first label, count].  A row says that ``count`` consecutive
-classes have consecutive labels in the set with that index.  The index is SHARED (-1) if a label
-means the same person in every set.
+``runs``, which are series of classes, as rows [first class, set index, first label, count].  A row
+says that ``count`` consecutive classes have consecutive labels in the set with that index.  The
+index is SHARED (-1) if a label means the same person in every set.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _PIECE_BYTES = 1 << 20
 
 
 def narrow(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers as int32 to halve their memory, or unchanged if int32 cannot hold a value."""
+    """Return numbers as int32, or unchanged if int32 cannot represent all of them exactly."""
     with np.errstate(invalid="ignore"):
         small = numbers.astype(np.int32)
     return small if (small == numbers).all() else numbers
@@ -122,7 +122,7 @@ def image_index(records: RecordSet, folder: Path) -> Path:
 
 
 def _has_checksum(path: Path) -> bool:
-    """Return whether a file exists and has the CRC-32 that the file beside it states."""
+    """Return whether an .idx exists and has the CRC-32 that its .crc file states."""
     try:
         return path.with_suffix(_CRC_SUFFIX).read_bytes() == b"%08x" % _checksum(path)
     except OSError:
@@ -190,7 +190,7 @@ def _lock_folder(folder: Path) -> Iterator[None]:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # a dead rank holds no lock
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # a killed rank holds no lock
             yield
         finally:
             os.close(descriptor)

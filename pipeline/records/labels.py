@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find the image records of a .rec and their labels.
 
-The labels come from the identity records or, if these are missing or damaged, from a scan of all
-record headers.
+The labels come from the identity records (``pipeline.records.open`` describes them) or, if these
+are missing or damaged, from a scan of all record headers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class HeaderRecord:
                 found.append(
                     f"{missing} of the {named} {what}s that the header lists {verb} not in the .idx"
                 )
-                break  # if images are missing, the identity records after them may be missing too
+                # One sentence is enough: an .idx that lacks images may lack the identity records,
+                # which follow the images, for the same reason.
+                break
         if len(self.extra_rows):
             found.append(
                 f"the header does not list {len(self.extra_rows)} records of the .idx, from key "
@@ -73,9 +75,10 @@ def read_header_record(file: RecordFile) -> HeaderRecord | None:
 
 
 def labels_from_identities(file: RecordFile, header: HeaderRecord) -> np.ndarray | None:
-    """Return the label of each image from the identity records; None if they are inconsistent.
+    """Return the label of each image, or None if the identity records are inconsistent.
 
-    Raises RecordError if an image record holds no image.
+    An identity record states which images show one person.  All of them get the label in the record
+    of the first one.  Raises RecordError if an image record holds no image.
     """
     images, people = header.image_rows, header.identity_rows
     if not len(images) or len(people) != header.end - header.first_identity:

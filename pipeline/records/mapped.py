@@ -31,7 +31,7 @@ _guard: Guard | None = None
 
 
 class RecordError(ValueError):
-    """Error about a record set that cannot be read; the message names the file and the key."""
+    """Error about a record set that cannot be used; the message names the file or the setting."""
 
 
 def guard_with(guard: Guard | None) -> None:
@@ -144,8 +144,9 @@ class FileWatch:
         """Return True if ``check_file`` must be called now.
 
         A check is due after a failed read of a page, and CHECK_INTERVAL_S after the last check.
-        Without a guard a check is always due.  The interval is needed because a file that ends
-        inside a page causes no failed read of that page.
+        Without a guard a check is always due.  The checks at intervals are needed because a
+        shortened file may end inside a page: the rest of that page then reads as zeros, and no read
+        fails.
         """
         if _guard is None or None in self._numbers:
             return True

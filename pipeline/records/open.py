@@ -6,8 +6,8 @@ A set consists of ``train.rec`` (RecordIO), ``train.idx`` (``key<TAB>offset`` li
 
 InsightFace's sets also have records without images.  The header record, key 0, holds the key of the
 first identity record and the key after the last identity record.  The identity records follow the
-images.  Each of them holds the key of the first image of one person and the key after that person's
-last image.  Sets from im2rec have neither a header record nor identity records.
+images.  Each identity record holds the key of the first image of one person and the key after that
+person's last image.  Sets from im2rec have neither a header record nor identity records.
 """
 
 from __future__ import annotations

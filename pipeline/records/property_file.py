@@ -91,8 +91,8 @@ def measure(records: RecordSet) -> tuple[int, int]:
 def check_image_size(records: RecordSet, file: Path, found: Property) -> None:
     """Raise RecordError if the size in the property file is not that of the images.
 
-    If only some images have another size, this check passes.  The loader refuses those images when
-    it reads them.
+    The check measures at most four images, and passes if one of them has the size in the file.  If
+    other images have another size, the loader refuses them when it reads them.
     """
     last = len(records) - 1
     try:

@@ -161,7 +161,8 @@ class RecordReader:
         """Check the images of rows that another reader, such as DALI's, reads.
 
         If the Exif orientation rotates or flips one of the images, the result is the list that
-        ``gather`` would return; otherwise it is None.  Raises the same errors as ``gather``.
+        ``gather`` would return; otherwise it is None.  Raises the same errors as ``gather``, except
+        those of ``check_sizes``.
         """
         return self._replace_turned(rows, self.read(rows))
 

@@ -58,8 +58,8 @@ class RecordSet:
     num_classes: int
     image_size: tuple[int, int]  # (height, width) in pixels
     # (num_classes, 2) int64, or None if labels were neither stacked nor renumbered.  Each row is
-    # the origin of one class: the index in ``files`` (-1 if the sets share their labels), and the
-    # label in that file.
+    # the origin of one class: the index of its file in ``files``, and its label in that file.  If
+    # a label means the same person in all files, the index is -1.
     origins: np.ndarray | None = None
     # For each file, a text that identifies the file's labels and images (class_record.py).
     fingerprints: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class RecordSet:
     def by_file(self, rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """Group rows by file; return a list of pairs (file index, places).
 
-        ``places`` are the indices into ``rows`` of the rows that belong to the file.
+        ``places`` are the indices, within the array ``rows``, of the rows of that file.
         """
         if len(self.files) == 1:
             return [(0, np.arange(len(rows)))]

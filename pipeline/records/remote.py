@@ -91,7 +91,7 @@ def copy_records(
 def _locked(
     folder: Path, text: str, say: Callable[[str], None], announces_wait: bool
 ) -> Iterator[None]:
-    """Lock a folder against the other processes of this host; wait while one of them holds it."""
+    """Lock a folder against other processes of this host; wait while one of them holds the lock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -99,7 +99,7 @@ def _locked(
         except BlockingIOError:
             if announces_wait:
                 say(text)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # a dead process holds no lock
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # a killed process holds no lock
         yield
     finally:
         os.close(descriptor)
@@ -122,7 +122,7 @@ class _Copy:
             if manifest is None or self._damaged(manifest):
                 raise
             problem = str(error).partition("; ")[0]
-            self._notices.append(f"{problem}; the copy of {manifest['copied']} is used")
+            self._notices.append(f"{problem}; the local copy of {manifest['copied']} is used")
             return self._result(manifest)
         versions = _versions(files)
         if manifest is not None:
@@ -166,7 +166,8 @@ class _Copy:
     def _damaged(self, manifest: dict[str, Any]) -> list[str]:
         """Return the names of the local files that are missing or differ from the manifest.
 
-        A file is read and hashed only if the manifest states another modification time.
+        A file of the right size is read and hashed only if its modification time differs from that
+        in the manifest.
         """
         damaged, is_touched = [], False
         for name, stored in manifest["files"].items():
@@ -213,7 +214,7 @@ class _Copy:
                 f"{free / _GB:.1f} GB of free disk space; free disk space or choose another folder "
                 "with data.remote_cache"
             )
-        resumes = f", of which {(total - needed) / _GB:.1f} GB are here" if needed < total else ""
+        resumes = f" ({(total - needed) / _GB:.1f} GB already copied)" if needed < total else ""
         self._say(f"copying {self._shown} to {self._folder}: {total / _GB:.1f} GB{resumes}")
         return {name: self._copy_file(remote, file) for name, file in files.items()}
 

@@ -38,10 +38,10 @@ def write_record_set(
     header: bool = True,
     vector_labels: bool = False,
 ) -> int:
-    """Write one complete record set; if an error occurs, remove all files of the set.
+    """Write one complete record set or, if an error occurs, none of its files.
 
-    The function streams the images: only one image is in memory at a time.  It renames ``property``
-    last, so a folder that contains ``property`` holds a complete set.
+    The function streams the images: only one image is in memory at a time.  It writes temporary
+    files and renames that of ``property`` last, so a folder with ``property`` holds a complete set.
 
     Parameters
     ----------

@@ -134,8 +134,8 @@ class BadImages:
     def replace_all(self, works: Sequence[Work], error: ImageError) -> list[Work]:
         """Replace the known bad images of plans or groups; return the new plans or groups.
 
-        Call ``add(error)`` before this method.  The method raises ``error`` if nothing changes,
-        because a decoder would then retry forever.
+        Call ``add(error)`` before this method.  If no image is replaced, the method raises
+        ``error``, because the caller would otherwise retry the same images forever.
         """
         replaced: list[Any] = []
         for work in works:
@@ -153,10 +153,11 @@ class BadImages:
 
 
 def replacements(is_bad: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return for each place of a batch the place of the image that belongs there, int64 (B,).
+    """Return, for each place of a batch, the place of the image to use there, int64 (B,).
 
-    A good image keeps its place.  ``is_bad`` is bool (B,) with at least one False, and ``labels``
-    are the classes (B,).
+    A good image is used at its own place.  A bad image is replaced by the next good image of the
+    same class in the batch, or else by the next good image.  ``is_bad`` is bool (B,) with at least
+    one False, and ``labels`` are the classes (B,).
     """
     places, count = np.arange(len(is_bad)), len(is_bad)
     for place in np.flatnonzero(is_bad):

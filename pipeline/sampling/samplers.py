@@ -167,6 +167,7 @@ class BlockSampler(RandomSampler):
     def _blocks(self, start: Position) -> Iterator[tuple[int, np.ndarray]]:
         """Yield each block as a pair (number of images in all blocks before it, places).
 
+        The first block holds the first image of the shuffle window in which ``start`` lies.
         The number is counted from the start of epoch 0.  The places are indices of the records in
         file order.
         """
@@ -210,7 +211,8 @@ class WindowSampler:
                 "with `python -m tools.data shuffle`, or use data.reader=random"
             )
         self.batch_size, self.share = batch_size, share
-        # DALI reserves memory for the complete buffer, even if the set has fewer images.
+        # DALI reserves memory for the complete buffer, even if the set has fewer images.  So limit
+        # a large window to the number of images.
         self.window = min(window, max(self.images_per_epoch, _SMALL_WINDOW_IMAGES))
         self._records, self._seed, self._order_of = records, seed, order_of
         self._file_order = records.file_order()

@@ -60,7 +60,8 @@ def test_a_model_without_a_record_needs_an_equal_number_of_classes(source):
     head, random = made()
     text = load_head(head, {"weight": rows(4)}, match(NEW, source), 6)
     assert text == (
-        "class centres taken over: 0 of 6 (the model does not record its classes and has 4 of them)"
+        "class centres taken over: 0 of 6 (the model has 4 classes and does not record which "
+        "people they are)"
     )
     assert (head.weight.data().asnumpy() == random["weight"]).all()
 

@@ -115,7 +115,8 @@ def test_pretrained_weights_are_loaded_where_shapes_match(saved):
     expected = mx.nd.load(str(trained.folder / "head.params"))
     assert (weights(model)["head.weight"] == expected["weight"].asnumpy()).all()
     model, notices = make(f"train.pretrained={folder}", "data.num_classes=11")
-    assert notices == [f"{start}0 of 11 (the model does not record its classes and has 10 of them)"]
+    reason = "the model has 10 classes and does not record which people they are"
+    assert notices == [f"{start}0 of 11 ({reason})"]
     random = weights(make("data.num_classes=11")[0])["head.weight"]
     assert (weights(model)["head.weight"] == random).all()
     stored = mx.nd.load(str(trained.folder / "net.params"))

@@ -69,7 +69,7 @@ def test_damaged_files_are_refused_without_reading_what_they_declare(tmp_path):
         ("c.npy", huge, "array must have 72000000000000 bytes for the shape (6000000000000, 3), "),
         ("d.npy", b"no array", "array must be a NumPy array, got "),
         ("e.npz", b"no archive", "the file cannot be read, got File is not a zip file"),
-        ("f.txt", b"", "must end with .npz, .npy, .bin, got '.txt'"),
+        ("f.txt", b"", "must end with .npz, .npy or .bin, got '.txt'"),
     ):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(RowError) as error:

@@ -10,9 +10,9 @@ import evaluation.templates
 from evaluation.row_sources import RowError
 from evaluation.templates import (
     TemplateError,
-    check_unit_norms,
     find_templates,
     group_images,
+    inverse_norms,
     pool_templates,
     score_pairs,
 )
@@ -92,8 +92,8 @@ def test_a_template_without_images_is_named():
 
 
 def test_unit_norms_are_checked():
-    assert check_unit_norms(np.full((1, 4), 2, np.float32), "faces").tolist() == [0.25]
+    assert inverse_norms(np.full((1, 4), 2, np.float32), "faces").tolist() == [0.25]
     with pytest.raises(
         RowError, match="faces: row 1: the embedding cannot be normalised, got L2 norm"
     ):
-        check_unit_norms(np.array([[1], [0]], np.float32), "faces")
+        inverse_norms(np.array([[1], [0]], np.float32), "faces")

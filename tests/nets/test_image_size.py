@@ -89,7 +89,7 @@ def test_too_small_images_are_refused(name, size):
     family = next((each for each in LIMITS if name.startswith(each)), "")
     side, reason = LIMITS.get(family, (9, "the network halves the image size 4 times"))
     sentence = (
-        f"net.name: '{name}' needs images of at least {side}x{side} pixels, because {reason}, "
+        f"net.name: '{name}' needs images of at least {side}x{side} pixels ({reason}), "
         f"got {size[0]}x{size[1]} pixels; use a data set with larger images"
     )
     for refuse in (build_net, lambda *given: check_image_size(*given, side, reason=reason)):

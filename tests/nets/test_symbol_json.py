@@ -35,13 +35,13 @@ def test_a_valid_symbol_is_loaded():
         (text(dense={"inputs": [[3, 0, 0]]}), "node 'dense' must use outputs of earlier nodes"),
         (text(dense={"inputs": [[-1, 0, 0]]}), "node 'dense' must use outputs of earlier nodes"),
         (text(dense={"inputs": [[True, 0, 0]]}), "node 'dense' must use outputs of earlier nodes"),
-        (text(dense={"attrs": {"num_hidden": 2}}), "node 'dense' must map names to texts in attrs"),
-        (text(dense={"subgraphs": []}), "must contain no graph, got control flow"),
+        (text(dense={"attrs": {"num_hidden": 2}}), "node 'dense' must map names to strings in"),
+        (text(dense={"subgraphs": []}), "must contain no subgraph, got control flow"),
         (text(dense={"op": "NoSuchOperator"}), "MXNet cannot load the symbol, got "),
         (text(dense={"attrs": {"num_hidden": "many"}}), "MXNet cannot load the symbol, got "),
         (text(heads=[[9, 0, 0]]), "the heads must be outputs of the 4 nodes"),
         (text(heads=[]), "the heads must be outputs of the 4 nodes"),
-        (text(arg_nodes=[99]), "arg_nodes must be numbers of the 4 nodes"),
+        (text(arg_nodes=[99]), "arg_nodes must be indices of the 4 nodes"),
     ],
 )
 def test_a_damaged_symbol_is_refused_with_one_sentence(content, problem):

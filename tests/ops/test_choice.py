@@ -354,8 +354,8 @@ def test_without_a_compiler_the_operators_are_plain(tmp_path):
         text=True,
     )
     why = (
-        "ops: cannot find the C++ compiler, got 'no-such-compiler' (environment variable CXX, or "
-        "g++); install g++ (apt-get install g++) and run python -m ops"
+        "ops: cannot find the C++ compiler, got 'no-such-compiler' (environment variable CXX, by "
+        "default g++); install g++ (apt-get install g++) and run python -m ops"
     )
     on_gpus = f"native JPEG decoder not compiled, so DALI decodes all images: {why}"
     assert done.stdout.splitlines() == [

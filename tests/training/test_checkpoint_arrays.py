@@ -39,3 +39,33 @@ def test_a_made_up_number_of_dimensions_is_refused(tmp_path, dimensions):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read, got No such file or directory; "):
         read_arrays(tmp_path / "net.params")
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ("Write incomplete: 3 of 9", "No space left on device"),
+        ("no such operator", "no such operator"),
+    ],
+)
+def test_an_error_of_mxnet_names_a_full_disk(tmp_path, monkeypatch, said, problem):
+    def fail(path, arrays):
+        raise mx.base.MXNetError(said)
+
+    monkeypatch.setattr(mx.nd, "save", fail)
+    kind = OSError if "incomplete" in said else mx.base.MXNetError
+    with pytest.raises(kind, match=problem):
+        write_arrays(tmp_path / "net.params", {"a": mx.nd.ones((2,))})
+
+
+def test_a_file_that_lacks_its_end_is_an_error_of_the_disk(tmp_path, monkeypatch):
+    save = mx.nd.save
+
+    def cut(path, arrays):
+        save(path, arrays)
+        with open(path, "r+b") as file:
+            file.truncate(40)
+
+    monkeypatch.setattr(mx.nd, "save", cut)
+    with pytest.raises(OSError, match="the file is incomplete"):
+        write_arrays(tmp_path / "net.params", {"a": mx.nd.ones((2, 3))})

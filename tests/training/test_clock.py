@@ -74,3 +74,15 @@ def test_close_stops_the_thread():
     clock.step(mx.nd.ones((2,)))
     clock.close()
     assert not thread.is_alive()
+
+
+def test_an_error_of_the_device_ends_the_count_of_steps(clock):
+    class Marker:
+        def wait_to_read(self):
+            raise mx.base.MXNetError("no device")
+
+    start = time.perf_counter()
+    clock._steps.put(Marker())
+    clock._thread.join(TIMEOUT_S)
+    assert not clock._thread.is_alive()
+    assert clock.idle_seconds(start, start + 2) == pytest.approx(2)

@@ -213,8 +213,8 @@ def test_non_finite_weights_are_not_saved(make_loop):
     with pytest.raises(TrainingError) as caught:
         made.loop.run()
     assert str(caught.value) == (
-        "the weights after step 4 are not finite, got NaN or infinity; the last good checkpoint "
-        "(none yet) is kept; start a new run (run.resume=false) with at least one change: a lower "
+        "the weights after step 4 are not finite, got NaN or infinity; no checkpoint has been "
+        "saved yet; start a new run (run.resume=false) with at least one change: a lower "
         "optim.lr, a longer optim.warmup or train.margin_warmup, gradient clipping "
         "(optim.clip_norm), or trained weights (train.pretrained)"
     )

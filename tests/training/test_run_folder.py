@@ -8,10 +8,19 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
-from training.run_folder import RunFolderError, choose_run, status, write_config
+from training.run_folder import (
+    RunFolderError,
+    choose_run,
+    status,
+    unfinished_config,
+    write_classes,
+    write_config,
+)
+from training.run_lock import RunLock
 
 CONFIG = {"optim": {"lr": 0.1}, "run": {"seed": 1}}
 
@@ -279,6 +288,53 @@ def test_an_unwritable_parent_is_refused(tmp_path):
             f"{parent}: the run folder cannot be written, got {reason}"
         )
         assert str(caught.value).endswith("; choose another folder with run.dir=FOLDER")
+
+
+def test_a_run_that_finishes_before_its_lock_is_not_resumed(tmp_path, monkeypatch):
+    folder = start_run(tmp_path)
+
+    def finish_first(place):
+        if place == folder:
+            (folder / "summary.json").write_text('{"status": "finished"}')
+        return RunLock(place)
+
+    monkeypatch.setattr("training.run_folder.RunLock", finish_first)
+    assert choose(tmp_path) == (tmp_path / "demo-002", None)
+
+
+@pytest.mark.parametrize("function", ["mkdir", "lock"])
+def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch, function):
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if function == "lock":
+        monkeypatch.setattr("training.run_folder.RunLock", fail)
+    else:
+        mkdir = Path.mkdir
+
+        def make(path, *arguments, **options):
+            return (fail if path.name == "demo-001" else mkdir)(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, "mkdir", make)
+    with pytest.raises(RunFolderError, match="cannot be written, got No space left on device; "):
+        choose(tmp_path)
+
+
+def test_only_an_unfinished_run_with_a_checkpoint_has_a_configuration_to_resume(tmp_path):
+    assert unfinished_config(tmp_path / "none", "demo") is None
+    start_run(tmp_path / "empty", step=0)
+    assert unfinished_config(tmp_path / "empty", "demo") is None
+    start_run(tmp_path / "over", "finished")
+    assert unfinished_config(tmp_path / "over", "demo") is None
+    start_run(tmp_path / "stopped", "stopped")
+    assert unfinished_config(tmp_path / "stopped", "demo")["optim"] == CONFIG["optim"]
+
+
+def test_classes_json_states_the_file_and_the_label_of_each_class(tmp_path):
+    write_classes(tmp_path, [Path("a.rec"), Path("b.rec")], np.array([[0, 7], [1, 2]]))
+    assert json.loads((tmp_path / "classes.json").read_text()) == {
+        "records": ["a.rec", "b.rec"], "record": [0, 1], "label": [7, 2]
+    }  # fmt: skip
 
 
 def test_config_yaml_has_the_configuration_and_the_notes(tmp_path):

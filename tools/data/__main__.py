@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from launch.config.command_errors import run_command
 from launch.environment.provenance import VersionAction
 
-# Module of each command.  It defines HELP, add_options(parser), and run(options), which returns the
-# exit code.
+# Name of each command -> its module.  Each module defines HELP, add_options(parser), and
+# run(options), which returns the exit code.
 COMMANDS: dict[str, str] = {
     "align": "tools.data.commands.align",
     "pack": "tools.data.commands.pack",

@@ -19,10 +19,10 @@ from pipeline.records.remote import hash_file
 def read_alignment(
     options: argparse.Namespace, paths: Sequence[str], folder: Path
 ) -> tuple[AlignmentPlan, dict[str, Any]]:
-    """Make a plan for aligning photographs from the options of `alignment.options`.
+    """Turn the options of `alignment.options` into a plan for aligning photographs.
 
-    The function reads the file of points (``--landmarks``), or checks that the detector is
-    available.
+    With the option ``--landmarks``, the function reads the points of the faces from that file.
+    Without this option, it checks that the detector is available.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ FILE_NAME = ".alignment.jsonl"
 
 
 class AlignmentJournal:
-    """Journal in an output folder, locked while the object is open.
+    """Journal in an output folder; a lock keeps other processes out until ``close``.
 
     Parameters
     ----------
@@ -90,12 +90,12 @@ class AlignmentJournal:
             data = data[os.write(self._descriptor, data) :]
 
     def close(self) -> None:
-        """Release the journal."""
+        """Close the journal; the lock ends when all forked processes have closed it too."""
         os.close(self._descriptor)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Return the settings that differ, as "name old instead of new"."""
+    """Describe each setting that differs as "<name> <old value> instead of <new value>"."""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return ", ".join(
         f"{name} {printable(old.get(name))} instead of {printable(new.get(name))}" for name in names

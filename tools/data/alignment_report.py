@@ -26,7 +26,11 @@ _POINT_COLUMNS = [f"{axis}{number}" for number in range(1, 6) for axis in "xy"]
 
 
 def write_list(path: Path, rows: Sequence[Row]) -> None:
-    """Write a CSV file: path, status, aligned image, measurements and points of each photograph."""
+    """Write a CSV file with a row for each photograph.
+
+    A row has the path of the photograph, its status, the path of its aligned image, measurements of
+    the face, the reason why the file is unreadable, and the coordinates of the five points.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow([*_COLUMNS, *_POINT_COLUMNS])
@@ -51,7 +55,10 @@ def write_contact_sheet(out: Path, rows: Sequence[Row]) -> None:
 
 
 def describe(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield lines that count the photographs by result, and that name the first rejected files."""
+    """Yield lines with the number of photographs of each result, and with the first rejected files.
+
+    The number of aligned photographs has no line.
+    """
     counts = Counter(row["status"] for row in rows)
     for status, text in STATUSES.items():
         if counts[status] and status not in WRITTEN[:1]:
@@ -60,7 +67,10 @@ def describe(rows: Sequence[Row]) -> Iterator[str]:
         yield f"{counts[UNREADABLE]} unreadable files"
     several = sum(row.get("faces", 0) > 1 for row in rows)
     if several:
-        yield f"{several} photographs with several faces; the largest one near the centre is used"
+        yield (
+            f"{several} photographs with several faces; a large face near the centre of each is "
+            "used"
+        )
     rejected = [row for row in rows if row["status"] not in WRITTEN]
     for row in rejected[:SHOWN_FILES]:
         reason = row.get("reason") or f"is a photograph {STATUSES[row['status']]}"

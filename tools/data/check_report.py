@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the report of a check, and the clean set: an .idx of the good records, a link to the .rec.
+"""Write the report of a check, and the clean set: a link to the .rec, and an .idx for this link.
 
-The .idx of the clean set is called the clean index; it leaves out the records with faults.
+The .idx of the clean set is called the clean index.  It leaves out the records with findings of two
+groups of kinds: the kinds with ``is_left_out`` in `findings.KINDS`, and the kinds that the option
+--leave-out names.
 """
 
 from __future__ import annotations
@@ -27,14 +29,16 @@ if TYPE_CHECKING:
 TEXT_NAME, JSON_NAME = "report.txt", "report.json"
 PROGRAM = "tools.data check"
 MAX_PRINTED_FINDINGS = 20
-"""Number of findings of each kind that the command prints at most if it writes no report file."""
+"""Largest number of findings of each kind that the command prints if it writes no report file."""
 _SLICE_ROWS = 1 << 14
 
 
 def require_folder(out: Path, checked: Path) -> None:
-    """Raise ValueError unless ``out`` is missing, empty or holds the report of an earlier check.
+    """Check that a report can be written to ``out``; raise ValueError if not.
 
-    ``checked`` is the record set to check, a folder or a .rec; ``out`` must not be in this folder.
+    ``out`` must be a new or empty folder, or a folder with the report of an earlier check.
+    ``checked`` is the record set to check, a folder or a .rec.  If it is a folder, ``out`` must not
+    be in it.
     """
     own: list[str] = []
     if _is_report(out / JSON_NAME):
@@ -43,7 +47,7 @@ def require_folder(out: Path, checked: Path) -> None:
 
 
 def _is_own(path: Path) -> bool:
-    """Return whether a path has the name of a file that this module writes."""
+    """Return whether a path is named like one of the files that this module writes."""
     names = (TEXT_NAME, JSON_NAME, "property", FILE_NAME)
     return (
         path.name in names or path.suffix == ".idx" or (path.suffix == ".rec" and path.is_symlink())
@@ -88,7 +92,7 @@ def finding_lines(checked: CheckedSet, most: int) -> Iterator[str]:
 
 
 def to_json(checked: CheckedSet) -> dict[str, Any]:
-    """Return the report as a dictionary of plain values."""
+    """Return the report as a dictionary of JSON values."""
     return {
         "program": PROGRAM,
         "rec": str(checked.rec),
@@ -105,9 +109,9 @@ def to_json(checked: CheckedSet) -> dict[str, Any]:
 def write_report(out: Path, checked: CheckedSet) -> None:
     """Write report.txt, report.json and the clean set to a folder; write the .idx last.
 
-    The clean set is usable as ``data.records``.  It is a symbolic link to the .rec, an .idx without
-    the records with faults, a property file if the set states its number of classes, and a copy of
-    identities.json if the set has one.  If no image remains, there is no clean set.
+    The clean set is usable as ``data.records``.  It consists of a symbolic link to the .rec, the
+    clean index, a property file if the checked set states its number of classes, and a copy of
+    identities.json if the checked set has one.  If no image remains, there is no clean set.
 
     Raises
     ------

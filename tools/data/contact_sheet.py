@@ -13,7 +13,7 @@ _TITLE_HEIGHT_PX, _BACKGROUND, _INK = 24, 255, (0, 0, 0)
 
 
 def choose_tiles(count: int) -> list[int]:
-    """Choose at most MAX_TILES of ``count`` images, evenly spaced; return their numbers."""
+    """Choose at most MAX_TILES of ``count`` images, evenly spaced; return their indices."""
     if count <= MAX_TILES:
         return list(range(count))
     return np.linspace(0, count - 1, MAX_TILES).round().astype(int).tolist()
@@ -32,12 +32,12 @@ def draw_contact_sheet(
     title
         Text of the first line, in ASCII.
     tiles
-        Numbers of the images to show.
+        Index of the image of each tile, for ``read``.
     read
-        Function that returns the BGR pixels of an image by its number, uint8 (H, W, 3); None for an
-        image that cannot be read, whose tile stays empty.
+        Function that returns the BGR pixels of the image with a given index, uint8 (H, W, 3), or
+        None if the image cannot be read.  The tile of such an image stays empty.
     colours
-        BGR colour of the frame of each tile; None for no frames.
+        BGR colour of the frame around each tile; None: the tiles have no frames.
     """
     columns = min(COLUMNS, max(1, len(tiles)))
     rows = -(-len(tiles) // columns)

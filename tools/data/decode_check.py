@@ -51,9 +51,9 @@ class Decoded(NamedTuple):
     rows: np.ndarray
     """Rows of the images in the record set, int64 (B,)."""
     sound: np.ndarray
-    """Whether each image can be decoded to the size of the set, bool (B,)."""
+    """Whether each image was decoded without an error and has the size of the set, bool (B,)."""
     pixels: np.ndarray
-    """RGB pixels of the images, uint8 (B, H, W, 3)."""
+    """RGB pixels of the images, uint8 (B, H, W, 3); undefined where ``sound`` is False."""
     sizes: np.ndarray
     """Size of each encoded image in bytes, int64 (B,)."""
     checksums: np.ndarray
@@ -176,7 +176,8 @@ class DecodeCheck:
     def _passes(self, row: int, image: np.ndarray, is_cut_off: bool) -> bool:
         """Check an image that the compiled decoder did not decode, before OpenCV decodes the image.
 
-        A missing or wrong size and a missing end are findings.  Return True if there is no finding.
+        Add a finding if the header states no size or a wrong size, or if the image lacks its end.
+        Return True if there is no such finding.
         """
         data = image.tobytes()
         size, wanted = stored_size(data), self._records.image_size
@@ -202,7 +203,10 @@ class DecodeCheck:
         sound: np.ndarray,
         pool: ThreadPoolExecutor,
     ) -> None:
-        """Decode some images of a batch with OpenCV; write ``pixels`` and ``sound`` in place."""
+        """Decode images of a batch with OpenCV; update ``pixels`` and ``sound``.
+
+        ``places`` are the indices of these images in the batch.
+        """
         if not places:
             return
         encoded = [image for place in places if (image := images[place]) is not None]
@@ -257,7 +261,7 @@ def _ends_early(image: np.ndarray) -> bool:
 
 
 def _channel_range(pixels: np.ndarray) -> np.ndarray:
-    """Return for each image the largest difference of two channels of one pixel, uint8 (B,)."""
+    """Return the largest difference between two channels of a pixel in each image, uint8 (B,)."""
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     largest = np.maximum(np.maximum(red, green), blue)
     smallest = np.minimum(np.minimum(red, green), blue)

@@ -21,14 +21,15 @@ def find_exact_duplicates(
     checksums
         CRC-32 of each of N images, int64 (N,).
     sizes
-        Size of each image in bytes, int64 (N,); 0 for images that are left out.
+        Size of each image in bytes, int64 (N,); 0: the image is not compared.
     read
-        Function that returns the bytes of the image of a row, or None if it cannot be read.
+        Function that returns the bytes of the image with a given index from 0 to N - 1, or None if
+        the image cannot be read.
 
     Outputs
     -------
-    Two int64 arrays (M,): the rows of the duplicates, sorted; and for each duplicate, the row of
-    the first image with the same bytes.
+    Two int64 arrays (M,): the indices of the duplicates, sorted; and for each duplicate, the index
+    of the first image with the same bytes.
     """
     order = np.lexsort((checksums, sizes))
     same = (np.diff(checksums[order]) == 0) & (np.diff(sizes[order]) == 0) & (sizes[order[1:]] > 0)
@@ -42,7 +43,10 @@ def find_exact_duplicates(
 
 
 def _compare(rows: list[int], read: Callable[[int], bytes | None]) -> list[tuple[int, int]]:
-    """Return pairs (row, first row with the same bytes) of images with equal checksums."""
+    """Return a pair for each duplicate: its index, and the index of the first image like it.
+
+    ``rows`` are the indices of images with equal checksums and equal sizes, ascending.
+    """
     firsts: dict[bytes, int] = {}
     pairs = []
     for row in rows:

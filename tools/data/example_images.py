@@ -14,7 +14,7 @@ _SIZE = 112
 
 
 def write_images(folder: Path, people: int, images: int, other_every: int = 0) -> int:
-    """Write JPEGs of 112x112 pixels to one folder per identity; return their number.
+    """Write JPEGs of 112x112 pixels to one folder per identity; return the number of images.
 
     The JPEGs show noise and have about the file size of aligned faces, 6 kB.  Each JPEG has its own
     number in a comment, so no two JPEGs have the same bytes.

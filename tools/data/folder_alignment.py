@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 UNREADABLE = "unreadable"
 WRITTEN = (ALIGNED, CENTRE)
 """Values of ``status`` of photographs whose aligned image is written."""
-DETECTOR_THREADS = 1  # per process, because every core has a process
+DETECTOR_THREADS = 1  # per process: by default, there is already one process per core
 Row = dict[str, Any]
 """Result of one photograph: "path" of the file; "file", its size and modification time; "status", a
 key of `alignment.aligner.STATUSES` or UNREADABLE; "image", the path of the aligned image; "reason",
@@ -118,7 +118,8 @@ class FolderAlignment:
     def _known(self, row: Row | None, path: str, name: str, out: Path | None) -> Row | None:
         """Return the result of an earlier run if it is still valid, else None.
 
-        The photograph must be unchanged, and its aligned image must exist.
+        The photograph must be unchanged.  If the result includes an aligned image, its file must
+        exist.
         """
         if row is None or out is None or row["file"] != _state(self.folder / path):
             return None
@@ -127,7 +128,7 @@ class FolderAlignment:
         return row
 
     def _make_aligner(self, names: Sequence[str], out: Path | None) -> Callable[[int], Row]:
-        """Return the function of a worker process that aligns a photograph by its number."""
+        """Return the function by which a worker process aligns the photograph ``paths[number]``."""
         aligner = self.plan.open_aligner(self.coding.image_size, DETECTOR_THREADS)
         warnings = DecoderWarnings().__enter__()  # active until the process ends
 

@@ -38,7 +38,7 @@ def describe_folds(is_disjoint: bool) -> str:
     """Return a clause that says whether people are in several folds."""
     if is_disjoint:
         return "no person is in two of the ten folds"
-    return f"some people are in several folds; at least {2 * FOLDS} held-out people would avoid it"
+    return f"some people are in several folds, because fewer than {2 * FOLDS} people are held out"
 
 
 def choose_pairs(labels: np.ndarray, count: int) -> ChosenPairs:
@@ -76,7 +76,10 @@ def choose_pairs(labels: np.ndarray, count: int) -> ChosenPairs:
 def _choose(
     members: Sequence[np.ndarray], count: int, generator: np.random.Generator
 ) -> list[tuple[int, int, bool]]:
-    """Choose pairs of the images of some people: (row, row, whether the images show one person)."""
+    """Choose pairs of images: (row, row, whether the two images show one person).
+
+    ``members`` has the rows of the images of each person.
+    """
     several = [rows for rows in members if len(rows) > 1]
     chosen: dict[tuple[int, int], tuple[int, int, bool]] = {}
     for number in range(count):
@@ -131,7 +134,8 @@ def write_held_out(
     records
         Record set of the images.
     names
-        Name of each label; None: the label itself serves as name.
+        Name of each label.  NAME.people.txt states the label and the name of the person in each
+        image.  None: it states only the labels.
     """
     images = [
         jpeg.tobytes()

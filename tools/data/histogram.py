@@ -7,18 +7,18 @@ import cv2
 import numpy as np
 
 HEIGHT, BAR, LEFT, TOP, BOTTOM = 360, 26, 70, 60, 60
-"""Height of the bars, width of a bar, and margins, in pixels."""
+"""Height of the highest bar, width of a bar, and left, top and bottom margins, in pixels."""
 MAX_BARS = 30
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, BAR_COLOUR, PAPER = (40, 40, 40), (139, 111, 31), 255
 
 
 def bin_counts(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort numbers of at least 1 into at most MAX_BARS bins of equal width.
+    """Sort ``counts``, which are whole numbers, into at most MAX_BARS bins of equal width.
 
     Outputs
     -------
-    Smallest number of each bin, int64 (B,), and the number of entries of each bin, int64 (B,).
+    Lower bound of each bin, int64 (B,), and how many of ``counts`` are in each bin, int64 (B,).
     """
     least, most = int(counts.min()), int(counts.max())
     width = -(-(most - least + 1) // MAX_BARS)

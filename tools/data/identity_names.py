@@ -23,7 +23,8 @@ _MAX_NAME_BYTES = 255  # longest file name on Linux
 def sort_names(names: Iterable[str]) -> list[str]:
     """Return the names in the order of their labels.
 
-    Names that are all decimal numbers are sorted as numbers, other names as texts.
+    If all names are decimal numbers of at most 18 digits, they are sorted as numbers.  If not, all
+    names are sorted as text.
     """
     found = list(names)
     if all(name.isascii() and name.isdecimal() and len(name) <= _MAX_DIGITS for name in found):

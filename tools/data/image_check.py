@@ -83,7 +83,7 @@ def _list_exact(
     for row, first in zip(rows.tolist(), firsts.tolist(), strict=True):
         text = f"it has the same bytes as the image of key {keys[first]}"
         if labels[row] != labels[first]:
-            text += f", but the label {labels[row]:g} in place of {labels[first]:g}"
+            text += f", but its label is {labels[row]:g}, not {labels[first]:g}"
         findings.add("duplicate", int(keys[row]), text)
     return rows
 

@@ -14,11 +14,11 @@ Key = tuple[str, ...]
 class ImageFinder:
     """Image files of a folder, found by the names of a protocol.
 
-    A name in the protocol may begin with folders that do not exist here, and may have another
-    suffix than the file or none: ``../Data/Images/001/frontal/01.jpg`` finds
+    A name in the protocol may begin with folders that ``folder`` does not contain.  Its suffix may
+    be missing, or differ from the suffix of the file: ``../Data/Images/001/frontal/01.jpg`` finds
     ``001/frontal/01.png``.  For the name of a folder of frames, such as a video of YouTube Faces,
-    the middle frame is found.  If nothing fits, a file with this name is searched in all
-    subfolders, and is found if it is the only one.
+    the middle frame is found.  If no path fits, the file name without its suffix is searched in all
+    subfolders.  A file with that name is found if it is the only one.
 
     Parameters
     ----------

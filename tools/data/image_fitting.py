@@ -48,10 +48,11 @@ CHANGES = {
 """What was done to an image, and its description."""
 _MAX_SIMPLE_BYTES = 1 << 20
 _MAX_STRETCH = 1.02  # aspect ratios that differ by at most this factor count as equal
-# Baseline, extended sequential and progressive Huffman coding, which every JPEG decoder supports.
+# Codes of the frame markers of JPEGs with baseline, extended sequential and progressive Huffman
+# coding, which every JPEG decoder supports.
 _FITTING_CODES = (0xC0, 0xC1, 0xC2)
 _START_OF_SCAN = 0xDA
-# Markers DHT, DQT, DRI, APP0, APP2 to APP15 and COM; without APP1, which may hold Exif data.
+# Codes of the markers DHT, DQT, DRI, APP0, APP2 to APP15 and COM; APP1 may hold Exif data.
 _SIMPLE_SEGMENTS = frozenset((0xC4, 0xDB, 0xDD, 0xE0, *range(0xE2, 0xF0), 0xFE))
 
 
@@ -65,7 +66,7 @@ class ImageFormat(NamedTuple):
     height: int
     width: int
     quality: int = 95
-    """Quality of encoded JPEGs, 1 to 100, as libjpeg counts."""
+    """Quality of encoded JPEGs, 1 to 100, on the scale of libjpeg."""
     sampling: str = "4:2:0"
     """Chroma sampling of encoded JPEGs, a key of SAMPLINGS."""
     crop: bool = False
@@ -114,11 +115,11 @@ def _fits(frame: JpegFrame, wanted: ImageFormat) -> bool:
 
 
 def fits_plainly(data: bytes, wanted: ImageFormat) -> bool:
-    """Return True if a JPEG has a simple header and fits; False: only the full check can tell.
+    """Return True if a JPEG has a simple header and fits; False: only `fit_image` can tell.
 
     In a simple header, every segment begins where the previous one ends, and no segment can contain
-    Exif data.  For such a header, no search through the bytes of the file is needed.  This search
-    takes most of the time of the full check.
+    Exif data.  For such a header, `fit_image` need not search the bytes of the file for Exif data
+    and markers.  This search takes most of its time for a JPEG that fits.
     """
     if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9" or len(data) > _MAX_SIMPLE_BYTES:
         return False

@@ -64,8 +64,8 @@ def read_list(path: Path, root: Path | None = None, *, align: bool = False) -> I
     aligned even without ``align``.
 
     If all labels are whole numbers, the identities are sorted by number.  If not, the labels are
-    names.  The images of an identity keep the order of the list.  A byte order mark, blank lines
-    and Windows line ends are ignored.
+    names, and the identities are sorted by name.  The images of an identity keep the order of the
+    list.  A byte order mark, blank lines and Windows line ends are ignored.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def _read_images(path: Path) -> tuple[list[ListedImage], list[tuple[str, str]]]:
                 continue
         image = chosen.parse(line)
         if image is None or not image.path or not image.label or "\0" in image.path:
-            raise _wrong_line(path, number, line, f"a path and a label, as {chosen.name}")
+            raise _wrong_line(path, number, line, f"a path and a label in the format {chosen.name}")
         name = os.path.normpath(image.path)
         if name in first_lines:
             repeated.append((image.path, f"is on line {number} and on line {first_lines[name]}"))

@@ -22,7 +22,7 @@ def parse_size(text: str) -> tuple[int, int]:
     width = int(found[2] or found[1]) if found else 0
     if not (1 <= height <= MAX_SIDE_PX and 1 <= width <= MAX_SIDE_PX):
         raise ValueError(
-            f"--size: must be HEIGHTxWIDTH or the side of a square, each from 1 to {MAX_SIDE_PX} "
-            f"pixels, got {text!r}; 112 is usual"
+            "--size: must be HEIGHTxWIDTH or the side of a square, with sides from 1 to "
+            f"{MAX_SIDE_PX} pixels, got {text!r}; 112 is usual"
         )
     return height, width

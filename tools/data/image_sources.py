@@ -49,7 +49,7 @@ class ImageSources:
     rejected: list[tuple[str, str]] = field(default_factory=list)
     """Pairs (path, reason) of files that should be packed but cannot be used."""
     passed_over: Counter[str] = field(default_factory=Counter)
-    """Number of ignored files and folders by reason; the reasons are HIDDEN to REACHED above."""
+    """Number of ignored files and folders for each reason: a constant from HIDDEN to REACHED."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -119,8 +119,8 @@ class _Search:
         self.rejected: list[tuple[str, str]] = []
         self.identities: list[str] = []
         # A link inside the folder of one identity may lead to the folder of another identity, or
-        # out to the root.  So the root and the folders of all identities count as reached from the
-        # start.  The result then does not depend on the order of the search.
+        # back to ``folder``.  So ``folder`` and the folders of all identities count as searched
+        # from the start.  The result then does not depend on the order of the search.
         self._reached = {_inode(os.stat(folder))}
         for entry in _list(str(folder)):
             state = _state(entry)

@@ -50,7 +50,7 @@ def _parse_lines(idx: Path, findings: Findings, error: RecordError) -> Iterator[
         if not line.strip():
             blank.append(number)
             continue
-        for earlier in blank:  # blank lines at the end of the file are harmless
+        for earlier in blank:  # only now, because blank lines at the end of the file are harmless
             findings.add("index", None, f"line {earlier} is blank")
         blank.clear()
         found = _LINE.fullmatch(line)
@@ -73,7 +73,7 @@ def _parse_lines(idx: Path, findings: Findings, error: RecordError) -> Iterator[
 
 
 def _numbered_lines(idx: Path, error: RecordError) -> Iterator[tuple[int, bytes]]:
-    """Yield each line with its number, from 1 on; a line of more than 1 KiB comes in parts."""
+    """Yield pairs (number from 1, line); a line of more than 1 KiB is yielded in several parts."""
     try:
         with idx.open("rb") as file:
             number = 1
@@ -87,10 +87,10 @@ def _numbered_lines(idx: Path, error: RecordError) -> Iterator[tuple[int, bytes]
 def find_records(
     data: np.ndarray, keys: np.ndarray, offsets: np.ndarray, findings: Findings
 ) -> np.ndarray:
-    """Return the rows of those lines of an .idx at whose offset a record starts, int64 (m,).
+    """Return the indices in ``offsets`` of the offsets at which a record starts, int64 (m,).
 
-    Lines that name no record, and lines that name the same record as an earlier line, become
-    findings.
+    Lines of the .idx that name no record become findings.  If several lines name the same record,
+    all of them except the one with the smallest key become findings, and are left out.
 
     Parameters
     ----------
@@ -118,6 +118,6 @@ def find_records(
         findings.add(
             "index",
             int(keys[order[place]]),
-            f"its line names the record of key {keys[order[place - 1]]} again",
+            f"its line names the same record as the line of key {keys[order[place - 1]]}",
         )
     return np.sort(np.delete(order, repeated))

@@ -44,8 +44,8 @@ def chroma_sampling(image: bytes) -> str:
 def estimate_quality(image: bytes) -> int | None:
     """Return the quality, 1 to 100, at which libjpeg uses the quantization table of a JPEG.
 
-    For the table of another encoder, the result is the quality at which the sum of libjpeg's table
-    is closest.  The result is None if the image is no JPEG or has no complete table.
+    For the table of another encoder, the result is the quality whose libjpeg table has the closest
+    sum of entries.  The result is None if the image is no JPEG or has no complete table.
     """
     if not image.startswith(b"\xff\xd8\xff"):
         return None

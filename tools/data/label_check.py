@@ -28,7 +28,7 @@ class Images:
 
 
 def find_images(file: RecordFile, headers: Headers) -> Images:
-    """Return the image records of a set, including those that hold no image.
+    """Return the image records of a set, including damaged ones without an image.
 
     ``headers`` are the headers of all records of ``file``.
     """
@@ -127,9 +127,10 @@ def _sound_ranges(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the numbers, first keys and end keys of sound identity records, sorted by first key.
 
-    The number of an identity record is its place among all identity records.  Records without
-    images are left out.  A record whose keys are not keys of images, and a record that shares keys
-    with another one, become findings.
+    The number of an identity record is its key minus the key of the first identity record.  Its end
+    key is one more than the last key of its images.  Records without images are left out.  A record
+    whose keys are not keys of images, and a record that shares keys with another one, become
+    findings.
     """
     rows = header.identity_rows
     first, stop = headers.label[rows], headers.second[rows]
@@ -159,7 +160,10 @@ def _sound_ranges(
 
 
 def _usual_label(labels: np.ndarray, number: int) -> int:
-    """Return the label of most images of an identity; -1 if none has a label in range.
+    """Return the most frequent label of the images of an identity record; -1 if none is in range.
+
+    ``labels`` are the labels of the images, -1 for a label out of range.  ``number`` is the number
+    of the identity record.
 
     If several labels are equally frequent, the result is the number of the identity record if that
     number is one of these labels, and the smallest of these labels if not.

@@ -55,7 +55,7 @@ def read_entries(text: str, option: str) -> list[str]:
         entries = [line.strip() for line in lines]
     entries = [entry for entry in entries if entry]
     if not entries:
-        raise ValueError(f"{option}: must contain at least one name, got an empty list; add a name")
+        raise ValueError(f"{option}: must contain at least one entry, got an empty list; add one")
     return entries
 
 

@@ -27,7 +27,8 @@ _NOISE = 30.0
 # of 20 bits.  A pair with 27 different bits is missed with a probability of 1 %.  If images are
 # scaled by 2 %, 95 % of the copies differ from their original in at most 27 bits.
 _SUBSETS, _SUBSET_BITS = 40, 20
-# For each subset, an image is compared with at most this number of later images that agree in it.
+# For each subset, an image is compared with at most this number of the later images whose bits in
+# the subset are the same.
 _MAX_LAG = 2000
 _CHUNK_PAIRS = 1 << 18
 _BIT_COUNTS = np.array([bin(n).count("1") for n in range(1 << 16)], np.uint8)

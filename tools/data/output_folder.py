@@ -26,7 +26,7 @@ def check_output(out: Path, sources: Iterable[Path], own: Sequence[str] = ()) ->
     sources
         Files and folders that the command reads; none of them may be or contain ``out``.
     own
-        Names that ``out`` may contain, because the command continues with these files.
+        Names that ``out`` may contain, because an earlier run of the command wrote these files.
 
     Raises
     ------
@@ -112,6 +112,6 @@ def _is_inside(path: Path, folder: Path) -> bool:
     """Return whether ``path`` equals ``folder`` or lies in it, after all links are followed."""
     try:
         inner, outer = path.resolve(), folder.resolve()
-    except (OSError, RuntimeError):  # a loop of links; the check of the folder reports it
+    except (OSError, RuntimeError):  # a loop of links, which `check_output` reports
         return False
     return inner == outer or (folder.is_dir() and outer in inner.parents)

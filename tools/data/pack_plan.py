@@ -59,7 +59,7 @@ class PackPlan(NamedTuple):
     pieces: list[tuple[str, int, int]]
     """For each piece, its part (TRAIN or HELD) and the bounds of its rows in ``order``."""
     held: list[int]
-    """Held-out identities, ascending."""
+    """Held-out identities as indices in ``sources.names``, ascending."""
     digest: str
     """Text that identifies the images and the options."""
 

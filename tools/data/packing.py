@@ -50,7 +50,7 @@ class PackResult(NamedTuple):
     changes: Counter[str]
     """Number of images by what was done to them."""
     rejected: list[tuple[str, str]]
-    """Pairs (path, reason)."""
+    """Pairs (path, reason) of the unusable files."""
 
 
 class Packing:

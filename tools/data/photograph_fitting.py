@@ -35,7 +35,7 @@ class PhotographFitter:
     wanted
         Format of the images of the set.
     warnings
-        Redirection of the warnings of image libraries, which must be active.
+        Redirection of the warnings of image libraries; the caller must have started it.
     """
 
     def __init__(self, aligner: FaceAligner, wanted: ImageFormat, warnings: DecoderWarnings):

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the pairs of verification protocols from their files.
 
+A file has one of these forms; the option --protocol takes the name in the first column:
+
 lfw    pairs.txt of LFW: "name n1 n2" and "name1 n1 name2 n2" after a line with the numbers of
        folds and pairs; RFW's _pairs.txt and AgeDB's pairs, which lack the line with the numbers
-list   "a b 0" or "a b 1", with blanks, tabs or commas, as AgeDB-30 is often distributed
+list   "a b 0" or "a b 1", separated by blanks, tabs or commas; AgeDB-30 often has this form
 calfw  pairs of CALFW and CPLFW: two lines "image fold" per pair; fold 0 means different people
 ytf    splits.txt of YouTube Faces: "split, pair, video 1, video 2, same"
-cfp    folder with Pair_list_F.txt, Pair_list_P.txt and Split/FP/01/same.txt, diff.txt
+cfp    folder of CFP with Pair_list_F.txt, Pair_list_P.txt, Split/FP/01/same.txt and diff.txt
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """Frame many images as one block of records, whose keys and labels are filled in later.
 
 ``pipeline.records.writer`` frames one record at a time.  The functions of this module give the same
-bytes, and cost a fifth of the time per image.
+bytes in a fifth of the time.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pipeline.records.recordio import MAGIC, MAX_LENGTH
 from pipeline.records.writer import frame, payload_bytes
 
 _WORD = np.dtype("<u4")
-# Words of a record with one frame: magic number, length, flag, label, key and second key (2 each).
+# A record with one frame starts with _HEAD_WORDS words of 32 bits: magic number, length, flag,
+# label, key (2 words) and second key (2 words).  The other constants are indices of these words.
 _LENGTH, _LABEL, _KEY, _HEAD_WORDS = 1, 3, 4, 8
 _HEAD = bytes(_HEAD_WORDS * _WORD.itemsize)
-_FRAME_BYTES = 2 * _WORD.itemsize  # magic number and length, which the length does not include
+_FRAME_BYTES = 2 * _WORD.itemsize  # size of magic number and length; the length does not count them
 _PADDING = (b"", bytes(3), bytes(2), bytes(1))
 
 

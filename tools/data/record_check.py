@@ -175,7 +175,10 @@ def _unlisted_bytes(file: RecordFile) -> list[str]:
 
 
 def _check_extents(file: RecordFile, headers: Headers, findings: Findings) -> None:
-    """List the records that reach into the next record, unless they are listed as damaged."""
+    """List as damaged the records that end after the next record starts, or after the .rec ends.
+
+    Records of several frames, and records that are already listed as damaged, are passed over.
+    """
     order = np.argsort(file.offsets, kind="stable")
     starts = file.offsets[order]
     ends = starts + 8 + headers.length[order]
@@ -193,9 +196,10 @@ def _check_extents(file: RecordFile, headers: Headers, findings: Findings) -> No
 def _image_size(records: RecordSet, stated: Property, findings: Findings) -> tuple[int, int]:
     """Return the (height, width) that the images of a set must have.
 
-    This is the size in the property file.  If the file states none, or if most of 64 sampled images
-    have another size, it is the most frequent size in the sample.  A property file that states
-    another size becomes a finding.
+    If the property file states no size, the result is the most frequent size of 64 sampled images.
+    If it states a size, the result is that size, with one exception: if more than half of the
+    sampled images have one other size, the result is their size, and the property file becomes a
+    finding.  A size with exchanged height and width does not count as another size here.
     """
     reader = RecordReader(records)
     sizes: Counter[tuple[int, int]] = Counter()

@@ -103,7 +103,7 @@ def opened(sources: Sequence[Path], labels: str = "stacked") -> Iterator[NamedSe
 
 
 def _names(records: RecordSet, labels: str) -> tuple[list[str], bool]:
-    """Return the name of each label, and whether a set has an identities.json with names."""
+    """Return the name of each label, and whether at least one set has an identities.json."""
     paths = [rec.with_name(identity_names.FILE_NAME) for rec in records.files]
     if len(paths) > 1 and labels == "shared":
         return _shared_names(records, paths)
@@ -122,7 +122,8 @@ def _names(records: RecordSet, labels: str) -> tuple[list[str], bool]:
         for names, count in zip(found, counts, strict=True)
     ]
     flat = [name for names in named for name in names]
-    # Equal names mean different people here, unless --labels names says otherwise.
+    # With --labels stacked, equal names in several sets mean different people.  If there are equal
+    # names, every name gets the index of its set as a prefix.
     if labels != "names" and len(paths) > 1 and len(set(flat)) < len(flat):
         flat = [f"{index}-{name}" for index, names in enumerate(named) for name in names]
     if labels != "names" and len(set(flat)) < len(flat):  # one set has equal names
@@ -133,7 +134,8 @@ def _names(records: RecordSet, labels: str) -> tuple[list[str], bool]:
 def _shared_names(records: RecordSet, paths: Sequence[Path]) -> tuple[list[str], bool]:
     """Return the name of each label that the sets share, and whether the names come from files.
 
-    If the identities.json files of the sets disagree, the labels serve as names.
+    If the identities.json files contradict each other, or if none of them names every label, the
+    labels serve as names.
     """
     found = [names for path in paths if (names := read_names(path, None)) is not None]
     longest = max(found, key=len, default=[])
@@ -230,7 +232,7 @@ def write_selection(
 def read_images(
     records: RecordSet, rows: np.ndarray, labels: np.ndarray, progress: ProgressFunction
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield pairs (label, JPEG bytes) of rows of a record set."""
+    """Yield a pair (label, JPEG bytes) for each row; ``labels`` are the labels of ``rows``."""
     reader = RecordReader(records)
     for start in range(0, len(rows), _CHUNK_RECORDS):
         part = slice(start, start + _CHUNK_RECORDS)

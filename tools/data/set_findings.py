@@ -49,7 +49,11 @@ def check_images(
 
 
 def _check_image(image: Image, warnings: DecoderWarnings) -> tuple[tuple[int, int] | None, str]:
-    """Return the size of an image, or None, and what is wrong with the image, or ""."""
+    """Return the size of an image, and what is wrong with the image.
+
+    The size is (height, width) in pixels; None if the image was not decoded.  The text is "" for
+    an intact image.
+    """
     if isinstance(image, np.ndarray) and image.ndim == 3:
         return (image.shape[0], image.shape[1]), ""
     data = image if isinstance(image, bytes) else image.tobytes()

@@ -31,9 +31,9 @@ class SetImages:
     wanted
         Size and encoding of the images.
     resize
-        Resize images of other sizes; False: refuse them.
+        Whether to resize images of other sizes; False: refuse such images.
     warnings
-        Redirection of the warnings of image libraries, which must be active.
+        Redirection of the warnings of image libraries; the caller must have started it.
     """
 
     def __init__(self, wanted: ImageFormat, resize: bool, warnings: DecoderWarnings):

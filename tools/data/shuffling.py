@@ -48,7 +48,7 @@ def shuffle(
     memory_bytes: int = MEMORY_MIB * MIB,
     progress: Callable[[str, int, int], None] = lambda what, done, count: None,
 ) -> int:
-    """Write the images of all record sets to one new set in random order; return their number.
+    """Write the images of all record sets to one set in random order; return how many there are.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 
 A journal has one line per piece.  The line states the sizes of the files after the piece and a
 checksum of the bytes of the piece.  The next process cuts everything off that the journal does not
-confirm.  The checksum also finds pages that a crash of the machine lost.
+confirm.  The checksum also reveals that a crash of the machine lost pages of a file.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ class Piece(NamedTuple):
     idx_bytes: int
     """Size of the .idx after the piece."""
     checksum: int
+    """Result of ``_add`` for the bytes that the piece added to the .rec and the .idx."""
     runs: list[tuple[int, int]]
     """Pairs (identity, number of images) of the images in the piece, in their order."""
     changes: dict[str, int]
     """Number of images by what was done to them."""
     rejected: list[tuple[int, str]]
-    """Pairs (index of the file, reason) of the files that are no usable images."""
+    """Pairs (index in ``ImageSources.paths``, reason) of the files that are no usable images."""
 
 
 HEADER_BYTES = len(record_bytes(0, [0.0, 0.0]))
@@ -70,7 +71,7 @@ class UnfinishedRecords:
         return self._next_key - 1
 
     def restore(self, piece: Piece) -> bool:
-        """Take over a piece of the journal; return False if the files do not hold the piece."""
+        """Count a piece of the journal as written; return False if the files do not hold it."""
         sizes = [piece.rec_bytes, piece.idx_bytes]
         checksum = 0
         for file, start, end in zip(self._files, self._sizes, sizes, strict=True):
@@ -85,7 +86,7 @@ class UnfinishedRecords:
         return True
 
     def cut(self) -> None:
-        """Truncate the files after the last piece; without a piece, write the header record."""
+        """Truncate the files after the last piece; write a missing header record and its line."""
         header = [record_bytes(0, [0.0, 0.0]), b"0\t0\n"]
         for file, size, start in zip(self._files, self._sizes, header, strict=True):
             if os.fstat(file).st_size < size:
@@ -151,7 +152,7 @@ class UnfinishedRecords:
         for file, data in zip(self._files, tail, strict=True):
             _write(file, data)
         header = record_bytes(0, [float(first), float(first + len(self._ranges))])
-        with open(self.rec, "r+b") as start:  # without O_APPEND, which ignores positions
+        with open(self.rec, "r+b") as start:  # opened again: O_APPEND would write at the end
             start.write(header)
         for file in self._files:
             os.fsync(file)
@@ -262,7 +263,7 @@ def _open(path: Path) -> int:
 
 
 def find_runs(identities: np.ndarray) -> list[tuple[int, int]]:
-    """Return pairs (identity, number of images) of neighbours with the same identity."""
+    """Return a pair (identity, number of images) for each run of images of the same identity."""
     firsts = np.flatnonzero(np.diff(identities, prepend=-1))
     counts = np.diff(firsts, append=len(identities))
     return list(zip(identities[firsts].tolist(), counts.tolist(), strict=True))

@@ -31,7 +31,7 @@ _SUFFIXES = (
     (b"II*\0", ".tif"),
     (b"MM\0*", ".tif"),
 )
-"""First bytes of each image format, and its suffix; images of other formats get ".jpg"."""
+"""First bytes and file suffix of each image format; images of other formats get ".jpg"."""
 
 
 def folder_names(opened_set: NamedSet) -> list[str]:

@@ -158,7 +158,7 @@ def _serve(
     make_worker: Callable[[], Callable[[int], Any]],
     parent: int,
 ) -> None:
-    """Receive piece numbers from a connection and send the results, until it closes."""
+    """Receive numbers of pieces and send the results, until the other end of the pipe closes."""
     end_with_parent(signal.SIGKILL, parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process after Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -54,7 +54,8 @@ def main(settings: Path) -> None:
     net = gluon.SymbolBlock.imports(*files, ctx=mx.cpu())
     net.hybridize()
     net(mx.nd.zeros((given["batch_size"], 3, *given["image_size"]))).wait_to_read()
-    # GluonFR compares distances with thresholds; our thresholds are squared distances.
+    # Our thresholds (0 to 3.99) apply to squared distances.  GluonFR's thresholds apply to
+    # distances, so they are the square roots of ours.
     thresholds = np.sqrt(np.arange(0, 4, 0.01))
     plain, flipped = (FaceVerification(thresholds=thresholds) for _ in range(2))
     for path in given["gluonfr_sets"]:

@@ -141,6 +141,6 @@ class Jpeg:
             )
         if flag[0] or cut_off:
             raise AssertionError(
-                "the decoder accepted an image, but the library reports the image as cut off or as "
-                "having another size"
+                "the decoder accepted an image, but other functions of its library report that the "
+                "image is cut off or has another size"
             )

@@ -65,7 +65,7 @@ def _change_member(rng: random.Random, data: bytes, tokens: Sequence[bytes]) -> 
 
 
 def _change_header(rng: random.Random, data: bytes, tokens: Sequence[bytes]) -> bytes:
-    """Change the JSON header of a .safetensors file, and set the length field to its new length."""
+    """Change the JSON header of a .safetensors file, and adapt the field that states its length."""
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     header = mutate(rng, data[_LENGTH_BYTES:end], tokens)
     return len(header).to_bytes(_LENGTH_BYTES, "little") + header + data[end:]

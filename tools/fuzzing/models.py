@@ -60,7 +60,7 @@ def save_model_seeds(folder: Path) -> None:
     net.export(str(folder / "symbol"))
     export_model(_stored_model(NET), folder / "onnx-net.onnx", format="onnx")
     (folder / "onnx-net.onnx.md").unlink()
-    # arcface_torch has MobileFaceNet with width 1 only.
+    # In arcface_torch, MobileFaceNet has width 1, so the reader would refuse the width of NET.
     model = _stored_model({**NET, "width": 1.0})
     arrays = {torch_name(NET["name"], own): values for own, values in model.parameters.items()}
     safetensors.numpy.save_file(

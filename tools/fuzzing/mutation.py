@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 
 MAX_BYTES = 1 << 20
-"""Largest size of a changed file, unless the caller states another one."""
+"""Largest size of a changed file in bytes, unless the caller of `mutate` sets another one."""
 _EXTREMES = (0, 1, 2, 3, 4, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000)
 _MORE_EXTREMES = (0xFFFF_FFFF, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 
@@ -27,7 +27,7 @@ def mutate(
         Byte strings with a meaning in the format of the file, such as keywords; some changes insert
         them.
     max_bytes
-        Largest size of the result.
+        Largest size of the result in bytes.
     """
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4, 8))):

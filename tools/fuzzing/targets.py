@@ -97,7 +97,7 @@ class Index(BaseTarget):
 
 
 class Bin(BaseTarget):
-    """Fuzzing target: read and check changed verification sets, then decode eight images."""
+    """Fuzzing target: read and check changed verification sets, then decode up to eight images."""
 
     # fmt: off
     tokens = (
@@ -138,7 +138,7 @@ class Bin(BaseTarget):
 class Yaml(BaseTarget):
     """Fuzzing target: load a changed configuration file, or changed command-line overrides."""
 
-    # One message can list several problems, and not each problem has a value after "got".
+    # One message can list several problems, and some problems have no value after "got".
     messages_state_value = False
 
     # fmt: off

@@ -65,7 +65,7 @@ def tensor(values: np.ndarray, kind: str | None = None) -> Tensor:
 
 @contextlib.contextmanager
 def fake_torch() -> Iterator[types.ModuleType]:
-    """Put stubs of torch and torch._utils into sys.modules in a with block; yield that of torch."""
+    """Replace torch and torch._utils by stubs during a with block; yield the stub of torch."""
     modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils")}
     for kind in ("Float", "Double", "Half", "Long", "BFloat16"):
         name = f"{kind}Storage"

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run cases of one fuzzing target: python -m tools.fuzzing.worker TARGET SEED FIRST ...
+"""Run cases of one fuzzing target, for `tools.fuzz`.
 
+    python -m tools.fuzzing.worker TARGET SEED FIRST COUNT SECONDS FOLDER
+
+The process runs at most COUNT cases, with the numbers FIRST, FIRST + 1 and so on, and starts no
+case after SECONDS seconds.  FOLDER receives the files of the cases and the report.
 The process ends at the first finding, which is a case that fails in an unexpected manner.
 ``tools.fuzz`` starts the process and reads its report.
 """
@@ -46,13 +50,16 @@ def run_case(target: Any, rng: random.Random) -> str:
         text = str(error)
         if len(text) > MAX_MESSAGE_CHARACTERS or "Traceback" in text:
             return (
-                f"message with a traceback or with more than {MAX_MESSAGE_CHARACTERS} characters: "
+                f"the message has a traceback or more than {MAX_MESSAGE_CHARACTERS} characters: "
                 f"{text[:500]!r}"
             )
         # "NAME: unknown key" and "unknown net 'NAME'" state the value without the word "got".
         stated = (" got" in text and ";" in text) or ": unknown " in text
         if target.messages_state_value and not stated:
-            return f"message without '<what>, got <value>; <what to do>': {text[:500]!r}"
+            return (
+                "the message does not have the form '<what>, got <value>; <what to do>': "
+                f"{text[:500]!r}"
+            )
         return "refused"
     except Exception:
         return traceback.format_exc()
@@ -99,7 +106,7 @@ def _limit_memory(target: Any) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the cases that the arguments name: TARGET SEED FIRST COUNT SECONDS FOLDER."""
+    """Run the cases that the command-line arguments select, and end the process."""
     name, seed, first, count, seconds, folder = arguments
     faulthandler.enable()
     os.chdir(folder)

@@ -22,7 +22,10 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, PAPER, GREY = (40, 40, 40), (255, 255, 255), (205, 205, 205)
 CIRCLE_BINS = 720
 SHEET_COLUMNS, SMALL, NAME = 6, 196, 20
-"""Columns of `sheet`; side of a panel there, and height of the name above the panel, in pixels."""
+"""Number of columns in the image that `sheet` returns, side of a panel, and height of its name.
+
+The side and the height are in pixels.
+"""
 SHEET_JPEG_QUALITY = 75
 
 

@@ -231,7 +231,7 @@ def _shuffled_batches(
 def _person_batches(
     labels: np.ndarray, batch: int, end: int, random: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yield batches that hold equally many images of each digit."""
+    """Yield the indices of the images of each batch, with equally many images of each digit."""
     each = [
         _shuffled_batches(places, batch // CLASSES, end // CLASSES, random)
         for places in (np.flatnonzero(labels == n) for n in range(CLASSES))

@@ -22,7 +22,7 @@ MBF_STEPS, R50_STEPS, MODE_STEPS = 300, 100, 60
 MEMORY_STEPS = (20, 100, 280)
 """Training steps at which the memory of the GPUs is recorded.
 
-Growth of the memory between the last two of these steps means a leak.
+Growth by more than MAX_GROWTH_MIB between the last two of these steps means a memory leak.
 """
 COMMON = ("eval.sets=[]", "train.log_every=10", "train.checkpoint_every=100000")
 USAGE_CODE = 2
@@ -133,7 +133,7 @@ def _report_watch(parts: Parts, watch: GpuWatch, ranks: int) -> None:
         by_step = {f"step {step}": f"{mib} MiB" for step, mib in memory.items()}
         values = list(memory.values())
         growth = values[-1] - values[-2] if len(values) == len(MEMORY_STEPS) else 0
-        wrong = f"the memory grows by more than {MAX_GROWTH_MIB} MiB: {by_step}"
+        wrong = f"the GPU memory grows by more than {MAX_GROWTH_MIB} MiB: {by_step}"
         parts.require("memory", growth <= MAX_GROWTH_MIB, by_step, wrong)
     if not contexts:  # In a container, for example, nvidia-smi shows no processes.
         parts.add("contexts", "skipped", "nvidia-smi shows no processes here")
@@ -141,4 +141,5 @@ def _report_watch(parts: Parts, watch: GpuWatch, ranks: int) -> None:
         # Each rank has one CUDA context; its child processes, such as loader workers, have none.
         right = len(contexts) == ranks and set(contexts.values()) == {1}
         value = f"one process on each of {ranks} GPUs"
-        parts.require("contexts", right, value, f"expected {value}, got process counts {contexts}")
+        wrong = f"expected {value}, got the numbers of processes {contexts} by GPU"
+        parts.require("contexts", right, value, wrong)

@@ -25,9 +25,10 @@ STEPS = 50
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Run the image's check and training in containers; require that the last run is refused.
+    """Run the image's command `check` and training runs in containers with all GPUs.
 
-    The last run has too little shared memory.
+    The last training run must be refused, because its container has too little shared memory.  With
+    one GPU, the last run is skipped.
     """
     with parts.part("containers"):
         label = f"gpu-day={os.getpid()}"

@@ -153,7 +153,7 @@ class Day:
             values = json.loads(answer)
             return Outcome(**{**values, "stuck": tuple(values["stuck"])})
         except (ValueError, TypeError, KeyError):
-            return Outcome(None, f"the end of its supervisor (code {process.returncode})")
+            return Outcome(None, f"the end of its supervisor (exit code {process.returncode})")
 
 
 def summarize(outcome: Outcome, parts: Sequence[Part], limit_s: float, gpus: int) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def _faults(outcome: Outcome, parts: Sequence[Part], limit_s: float) -> list[str
         faults.append("the step ended without a result")
     if outcome.stuck:
         numbers = ", ".join(map(str, outcome.stuck))
-        faults.append(f"these processes hang in the kernel and cannot be killed: {numbers}")
+        faults.append(f"SIGKILL did not end the processes with the ids {numbers}; see dmesg")
     return faults
 
 

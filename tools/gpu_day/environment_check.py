@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check MXNet and its CUDA libraries by training for one step (step 1 of `tools.gpu_day`).
 
-If there is an environment .venv-gpu, the step runs ``launch.environment.gpu_check`` in it, which
-loads a stub driver if the NVIDIA driver is missing.  Otherwise the same net trains on the CPU, in
-the environment for the CPU.
+If there is a Python environment .venv-gpu, its Python runs ``launch.environment.gpu_check``.  This
+program loads a stub driver if the NVIDIA driver is missing.  Without .venv-gpu, the same net trains
+on the CPU, in the Python environment for the CPU.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from pipeline.decode.to_mxnet import copy_to_ndarray
 from pipeline.sampling.augmentation import Augmentation, AugmentParams, choose_params
 from training.step import build_optimizer, collect_parameters, train_step
 
-PREFETCH_BATCHES = 2  # The loader also has two batches in flight in DALI's graph.
+PREFETCH_BATCHES = 2  # In the loader, too, two batches are in flight in DALI's graph.
 HELD_BATCHES = 3
 PEOPLE, EMBEDDING_SIZE = 10, 16
 MIRROR = Augmentation()

@@ -98,7 +98,7 @@ REHEARSED = (
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Compare the losses of all variants, resume a run on another device, and time one GPU."""
+    """Compare the losses of all variants, resume a run on another device, and time training."""
     steps = 50 if setting.gpus else REPORTED_STEPS
     compare_losses(setting, parts, ON_GPUS if setting.gpus else REHEARSED, steps)
     last: Checkpoint | None = None
@@ -163,8 +163,8 @@ def compare_losses(
             error = relative_difference(found, losses[variant.reference], variant.steps)
             value |= {"relative difference": f"{error:.1e}"}
             wrong = (
-                f"the losses differ from those of the run {variant.reference!r} by {error:.1e}; "
-                f"at most {variant.tolerance:g} is allowed"
+                f"the relative difference from the losses of the run {variant.reference!r} is "
+                f"{error:.1e}; at most {variant.tolerance:g} is allowed"
             )
             parts.require(what, error <= variant.tolerance, value, wrong)
 

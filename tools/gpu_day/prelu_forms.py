@@ -27,7 +27,7 @@ Form = Callable[[mx.nd.NDArray, mx.nd.NDArray], mx.nd.NDArray]
 
 
 def convolutions(x: mx.nd.NDArray, alpha: mx.nd.NDArray) -> mx.nd.NDArray:
-    """Compute PReLU as alpha x + (1 - alpha) relu(x), where convolutions compute both products."""
+    """Compute PReLU as `alpha * x + (1 - alpha) * relu(x)`; convolutions compute both products."""
 
     def scaled(values: mx.nd.NDArray, factor: mx.nd.NDArray) -> mx.nd.NDArray:
         channels = values.shape[1]
@@ -103,6 +103,8 @@ def reference(
     x: np.ndarray, alpha: np.ndarray, pull: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute PReLU in float64; return its output and the gradients of its input and its slopes.
+
+    ``pull`` is the gradient of the output.
 
     He et al., "Delving Deep into Rectifiers", arXiv:1502.01852, equation 1.
     """

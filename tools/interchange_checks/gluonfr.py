@@ -21,7 +21,7 @@ NETWORKS = {
     "seresnet18": "seresnet18",
     "attention56": "attention56",
 }
-"""Mapping from the first word of a file's name to our name of the network."""
+"""Mapping from a file's name without suffix, up to the first hyphen, to our name of the network."""
 INPUTS = {"ToTensor": (0.0, 255.0), "(x - 127.5) / 127.5": (127.5, 127.5)}
 """Mapping from the name of a pixel normalisation to its mean and divisor."""
 
@@ -55,9 +55,10 @@ def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
             wanted = np.load(folder / f"{file.stem.split('-')[0]}-{mean:g}.npy")
             error = difference(model, pixels, wanted)
             expected = NETWORKS[file.stem.split("-")[0]]
-            # A batch normalisation as the first layer can absorb a mean that differs from that of
-            # our networks.  A convolution cannot, so such a model is imported as a general graph,
-            # not as one of our networks.
+            # Our networks expect pixels minus the mean 127.5.  If a model expects pixels minus
+            # another mean, the import must adapt its first layer.  This is possible for a batch
+            # normalisation (seresnet18), but not for a convolution.  So each model here that begins
+            # with a convolution and has the mean 0 is imported as a general graph.
             expected = "graph" if mean == 0 and not expected.startswith("seresnet") else expected
             as_expected = model.net["name"] == expected and bool(model.head) == (
                 file.stem.startswith("classifier")

@@ -53,7 +53,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], str]] = {
     "d201": ("d201", {}, "densenet201"),
     "vargfacenet": ("vargfacenet", {}, "vargfacenet"),
 }
-"""Mapping from a name to the name in sample_config.py, changed settings, and our network."""
+"""Mapping from the name of a result to a triple.
+
+The triple is: name of the network in sample_config.py, changed settings, our name of the network.
+"""
 WITH_FIXED_GAMMAS = ("y1", "r18", "m05")
 """Names of the networks that are also checked with all gammas fixed, and with none fixed."""
 

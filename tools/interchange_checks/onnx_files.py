@@ -38,7 +38,7 @@ def run(checkout: Path, folder: Path, only: Sequence[str], *, python: Path) -> I
     only
         Names of the networks, keys of ``arcface_torch.NETWORKS``; an empty sequence for all.
     python
-        Interpreter of an environment with torch and insightface.
+        Interpreter of an environment with the packages that the docstring of this module lists.
     """
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 112, 112, 3), dtype=np.uint8)
     np.save(folder / "pixels.npy", pixels)
@@ -60,7 +60,11 @@ def run(checkout: Path, folder: Path, only: Sequence[str], *, python: Path) -> I
 def _exported(
     model: StoredModel, folder: Path, name: str, wanted: np.ndarray, base: list[str | Path]
 ) -> Iterator[Result]:
-    """Export a model as ONNX; yield one result per file, computed by the insightface package."""
+    """Export a model to two ONNX files; yield a result for each file.
+
+    The pixels are scaled inside the graph of one file, and before the graph of the other file.  The
+    insightface package computes the embeddings.
+    """
     compute = model_function(model)
 
     def embed(images: np.ndarray) -> np.ndarray:

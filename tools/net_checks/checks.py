@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of one network: counts, gradients, operators, files, learning."""
+"""Checks of one network: parameter counts, training steps, exported files and learning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ from tools.net_checks.published import PUBLISHED
 
 MAX_COUNT_DIFFERENCE = 0.01
 MAX_STEP_DIFFERENCE = 1e-2
-"""Largest difference of embeddings or gradients in training, as a fraction of the largest value."""
+"""Largest permitted difference between two computations of the same training step.
+
+The difference of the embeddings is relative to the largest element, and the difference of the norm
+of the gradient is relative to this norm.
+"""
 STEP_SIDES_PIXELS = (64, 112)
 FILE_SIDES_PIXELS = (32, 48, 64, 112)
 LEARNING_SIDES_PIXELS = (16, 40, 48, 64, 112)
@@ -247,4 +251,7 @@ CHECKS: dict[str, Callable[[str, Path], str]] = {
     "files": check_files,
     "learning": check_learning,
 }
-"""Mapping from the name of a check to its function of a network and a folder for files."""
+"""Mapping from the name of a check to its function.
+
+The arguments of a function are the name of a network, and a folder for files.
+"""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published sizes and face accuracies of the networks in ``nets.NETS``, and how ours differ."""
+"""Published sizes and face accuracies of networks, and what differs in our ``nets.NETS``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ GLUONCV2 = "gluoncv2 0.0.64"
 NO_ACCURACY = "none published"
 
 _BIAS = "the reference has a bias before the last batch normalisation, which cancels the bias"
-_SLOPES = "PReLU has one slope per channel, in the reference one per layer"
+_SLOPES = "our PReLU has one slope per channel, that of the reference has one per layer"
 _TRUNK = (
-    "first stride 1 instead of 2, no last pooling and no classifier; the published count is that "
-    "of a trunk with a classifier of 1000 classes"
+    "our first stride is 1 instead of 2, and ours has no last pooling and no classifier; the "
+    "published number of parameters includes a classifier of 1000 classes"
 )
 
 
@@ -75,7 +75,7 @@ def _trunk(
 
 
 _DENSENET = "Huang et al., DenseNet, arXiv:1608.06993"
-_DENSENET_DIFFERENCE = f"{_BIAS}; numbers of channels are rounded to multiples of 16 for oneDNN"
+_DENSENET_DIFFERENCE = f"{_BIAS}; our numbers of channels are multiples of 16 for oneDNN"
 _SE = "Hu et al., Squeeze-and-Excitation Networks, arXiv:1709.01507"
 _ATTENTION = "Wang et al., Residual Attention Network, arXiv:1704.06904"
 _DPN = "Chen et al., Dual Path Networks, arXiv:1707.01629"

@@ -23,7 +23,7 @@ SIDES = (1, -1)
 
 
 def draw_features(canvas: Canvas, person: Person, shot: Shot) -> None:
-    """Draw the head and all features of a face; draw the hair behind the head before this call."""
+    """Draw the head and all features of a face, over the hair that is behind the head."""
     t = person.traits
     skin = person.look.skin
     _draw_head(canvas, person)

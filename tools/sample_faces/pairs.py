@@ -42,7 +42,7 @@ def look_number_of(position: int, count: int, looks: int) -> int:
     Parameters
     ----------
     position
-        Position of the person, from 0 to count - 1.
+        Position of the person among the people of the verification set, from 0 to count - 1.
     count
         Number of people in the verification set.
     looks

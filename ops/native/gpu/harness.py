@@ -118,9 +118,9 @@ class Harness:
     ) -> tuple[Array, Array]:
         """Run the margin softmax's backward pass; return the gradients of embedding and centres.
 
-        ``gradient`` (B,) is the gradient with respect to the losses of the B rows.
-        ``results.loss`` may be None.  The gradient contains p - 1, where p is the probability of
-        the target.  If the losses are given, p - 1 is exact even if p is near 1.
+        ``gradient`` (B,) is the incoming gradient, with respect to the losses of the B rows.  The
+        returned gradients depend on ``p - 1``, where p is the probability of a row's target.
+        ``results.loss`` may be None; if it is given, ``p - 1`` is exact even if p is near 1.
         """
         out = [self._empty(array.shape, array.dtype) for array in inputs[:2]]
         size = _size(*inputs[0].shape, len(inputs[1]))

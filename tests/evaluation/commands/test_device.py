@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import mxnet as mx
+import pytest
 
 from evaluation.commands.device import choose_device
 
@@ -28,3 +29,12 @@ def test_a_driver_too_old_for_fusion_is_reported(make_driver, monkeypatch, capsy
     assert capsys.readouterr().err.startswith(
         "evaluation: driver: MXNet's operator fusion requires CUDA 11.8, "
     )
+
+
+def test_an_error_names_the_option_of_the_command(monkeypatch):
+    monkeypatch.setattr(mx.context, "num_gpus", lambda: 1)
+    with pytest.raises(ValueError) as caught:
+        choose_device("gpu", local_rank=0, local_size=2)
+    text = str(caught.value)
+    assert text.startswith("--device: 'gpu' requires a GPU for each of the 2 ranks")
+    assert text.endswith("use --device cpu or fewer ranks")

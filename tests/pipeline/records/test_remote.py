@@ -200,7 +200,7 @@ def test_without_a_connection_the_complete_copy_is_used_with_a_notice(copy, monk
     first = copy()
     monkeypatch.setattr(Counting, "info", dead)
     (notice,) = copy().notices
-    assert "PermissionError token is too old; the copy of 20" in notice
+    assert "PermissionError token is too old; the local copy of 20" in notice
     first.rec.write_bytes(b"")
     assert "token is too old" in refused(copy)
 

@@ -18,7 +18,7 @@ def test_each_kind_of_result_has_a_line_and_rejected_files_are_named():
         "1 photographs cut out around their centre, because no face fits the rules",
         "1 photographs without a face",
         "1 unreadable files",
-        "1 photographs with several faces; the largest one near the centre is used",
+        "1 photographs with several faces; a large face near the centre of each is used",
         "left out: b\\n.jpg: is a photograph without a face",
         "left out: c.jpg: is empty, got 0 bytes",
     ]

@@ -124,7 +124,7 @@ def test_the_next_step_runs_after_a_supervisor_is_killed(tmp_path):
         command.process.communicate(timeout=TIMEOUT_S)
         assert not command.alive()
         ended, done, _ = command.lines()
-    assert ended["value"] == "the step was ended by the end of its supervisor (code -9)"
+    assert ended["value"] == "the step was ended by the end of its supervisor (exit code -9)"
     assert done["state"] == "measured"
 
 

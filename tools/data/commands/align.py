@@ -43,8 +43,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "out",
         type=home_path,
         metavar="OUT",
-        help="new or empty folder for the aligned images, which keep their relative paths; an "
-        "interrupted command continues if it is repeated",
+        help="new or empty folder for the aligned images, which get the relative paths of their "
+        "photographs; if an interrupted command is repeated, it continues",
     )
     add_alignment_options(parser)
     add_size(parser)

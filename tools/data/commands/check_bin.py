@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=DEFAULT_SHOWN,
         metavar="N",
-        help=f"number of findings to print for each set (default: {DEFAULT_SHOWN})",
+        help=f"largest number of findings to print for each set (default: {DEFAULT_SHOWN})",
     )
     parser.add_argument(
         "--strict", action="store_true", help="exit with code 2 if there is a finding"

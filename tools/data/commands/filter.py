@@ -18,7 +18,7 @@ from tools.data.name_lists import find_identities, find_keys
 from tools.data.record_sets import opened, select
 
 HELP = "keep or drop identities and images of a record set"
-_LIST = "LIST is 3,7,10-20, or @FILE with one entry per line"
+_LIST = "LIST: entries separated by commas, or @FILE, a file with one entry per line"
 _MOST = 1 << 31
 
 
@@ -32,16 +32,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-images", type=int, metavar="N", help="keep identities with at most N images"
     )
-    what = f"identities: names if the set has identities.json, else labels; {_LIST}"
-    parser.add_argument("--identities", metavar="LIST", help=f"keep these {what}")
+    what = (
+        "identities: names if the set has identities.json, else labels and ranges of labels, such "
+        f"as 3,7,10-20; {_LIST}"
+    )
+    parser.add_argument("--identities", metavar="LIST", help=f"keep only these {what}")
     parser.add_argument("--drop-identities", metavar="LIST", help=f"drop these {what}")
-    what = f"images, named by their keys in the .idx; {_LIST}"
-    parser.add_argument("--keys", metavar="LIST", help=f"keep these {what}")
+    what = f"images: keys in the .idx and ranges of keys, such as 3,7,10-20; {_LIST}"
+    parser.add_argument("--keys", metavar="LIST", help=f"keep only these {what}")
     parser.add_argument("--drop-keys", metavar="LIST", help=f"drop these {what}")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command; the conditions on keys and identities apply before those on counts."""
+    """Run the command: apply the lists of identities and keys, then --min-images and --max-images.
+
+    The number of images of an identity includes only the images that the lists keep.
+    """
     require_number("--min-images", options.min_images, 1, _MOST)
     require_number("--max-images", options.max_images, 1, _MOST)
     check_set_output(options.out, [options.set])

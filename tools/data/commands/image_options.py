@@ -19,7 +19,10 @@ def add_size(parser: argparse.ArgumentParser) -> None:
 
 
 def add_coding(parser: argparse.ArgumentParser, images: str) -> None:
-    """Add --quality and --sampling; ``images`` names the encoded images in their help texts."""
+    """Add the arguments --quality and --sampling.
+
+    ``images`` says in the help texts which images are encoded, such as "aligned images".
+    """
     parser.add_argument(
         "--quality", type=int, default=95, help=f"JPEG quality of {images} (default: 95)"
     )

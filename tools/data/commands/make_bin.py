@@ -162,7 +162,7 @@ def _find_paths(pairs: Sequence[ProtocolPair], options: argparse.Namespace) -> l
     names = list(dict.fromkeys(missing))
     usable = sum(path is not None for path in paths) // 2
     if names and (not options.skip_missing or not usable):
-        advice = "pass --skip-missing to leave out their pairs" if usable else "correct the path"
+        advice = "pass --skip-missing to leave out their pairs" if usable else "name their folder"
         raise ValueError(
             f"{printable(options.images)}: must contain the images of the pairs, got {len(names)} "
             f"missing, such as {printable(names[0])}; add the images, or {advice}"
@@ -178,7 +178,7 @@ def _write(
     out: Path, images: Sequence[bytes], same: Sequence[bool], people: Sequence[str] | None
 ) -> None:
     try:
-        if people is not None:  # written first, so that no set lacks this file
+        if people is not None:  # before the set: a killed process leaves no set without this file
             write_people(out, [" ".join(name.split()) or "?" for name in people])
         write_pairs(out, images, same)
     except OSError as error:

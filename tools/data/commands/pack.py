@@ -166,9 +166,10 @@ def _find_sources(source: Path, root: Path | None, align: bool) -> ImageSources:
 
 
 def _read_alignment(options: argparse.Namespace, sources: ImageSources) -> PackAlignment:
-    """Read how photographs are aligned.
+    """Return the plan of the alignment; NO_ALIGNMENT if no image must be aligned.
 
-    If the list gives all points, the function opens no detector and no file of points.
+    If the list of images gives the points of all faces, the function opens no detector and no file
+    of points.
     """
     if sources.unaligned is None:
         return NO_ALIGNMENT
@@ -185,7 +186,7 @@ def _find_finished(out: Path, plan: PackPlan) -> dict[str, Any] | None:
     if report.get("plan") != plan.digest:
         raise ValueError(
             f"{printable(out)}: holds a set of other images or with other options, got "
-            f"{set_publishing.REPORT}; choose another folder"
+            f"the report {set_publishing.REPORT} of that set; choose another folder"
         )
     print(f"{printable(out)}: the set is already complete")
     return report

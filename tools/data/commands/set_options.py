@@ -21,8 +21,8 @@ from tools.data.record_sets import (
 
 LABELS = {
     "stacked": "the sets hold different people",
-    "shared": "equal labels are the same person in all sets",
-    "names": "equal names in identities.json are the same person in all sets",
+    "shared": "equal labels mean the same person in all sets",
+    "names": "equal names in identities.json mean the same person in all sets",
 }
 """Values of ``--labels``, and their meanings."""
 DRY_RUN_TEXT = "dry run: nothing is written"
@@ -74,7 +74,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def check_set_output(out: Path, sources: Sequence[Path]) -> None:
-    """Check OUT; OUT must not be the folder of a source set."""
+    """Check the source sets, and check OUT, which must not be in the folder of a source set."""
     check_sources(sources)
     check_output(out, [source if source.is_dir() else source.parent for source in sources])
 

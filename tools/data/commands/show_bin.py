@@ -58,10 +58,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_sheet(path: Path) -> None:
     if os.path.lexists(path) or not path.absolute().parent.is_dir():
-        problem = "a name that exists" if os.path.lexists(path) else "a folder that does not exist"
+        problem = "an existing file" if os.path.lexists(path) else "a file in a missing folder"
         raise ValueError(
-            f"--contact-sheet: must be a new file in a folder, got {problem}: {printable(path)}; "
-            "choose another name"
+            f"--contact-sheet: must be a new file in a folder that exists, got {problem}: "
+            f"{printable(path)}; choose another name"
         )
 
 

@@ -23,8 +23,8 @@ from tools.data.record_sets import estimate_bytes, opened
 from tools.data.shuffling import MEMORY_MIB, MIB, shuffle
 
 HELP = (
-    "merge record sets into one set in random order, without a header record, for "
-    "data.reader=window"
+    "merge record sets into one set in random order, without a header record, for runs with the "
+    "setting data.reader=window"
 )
 
 

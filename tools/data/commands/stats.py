@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_file(name: str, path: Path | None) -> None:
-    """Raise ValueError for a wrong suffix, a missing folder, or a path of a folder or device."""
+    """Check that the suffix fits, that the folder exists, and that the path can be a file."""
     if path is None:
         return
     if path.suffix.lower() != f".{name[2:]}":

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     if options.people is None and options.images_per_person is None:
         raise ValueError(
-            "subset: needs --people or --images-per-person, got neither; give one of them"
+            "subset: needs --people or --images-per-person, got neither; give at least one of them"
         )
     require_number("--people", options.people, 1, 1 << 31)
     require_number("--images-per-person", options.images_per_person, 1, 1 << 31)
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 def draw_of_each(
     labels: np.ndarray, count: int, generator: np.random.Generator, rows: np.ndarray
 ) -> np.ndarray:
-    """Draw at most ``count`` rows of each label; return them in ascending order.
+    """Draw at random at most ``count`` rows of each label; return all drawn rows, ascending.
 
     ``labels`` (N,) are the labels of ``rows`` (N,).
     """

@@ -407,7 +407,7 @@ def test_unusable_input_gets_one_sentence_and_nothing_is_written(
     [
         (b"", "must have one image per line, got no image"),
         (b"alone\n", "line 1: must hold a path and a label, got 'alone'"),
-        (b"a/0.jpg 1\nalone\n", "line 2: must hold a path and a label, as plain text"),
+        (b"a/0.jpg 1\nalone\n", "line 2: must hold a path and a label in the format plain text"),
         (b"\0\1\2", "line 1: must be text of at most 65536 bytes"),
         (b"x" * 70_000, "line 1: must be text of at most 65536 bytes"),
         (b"none.jpg 1\n", "got 1 paths and no usable file; the first one, none.jpg, cannot be"),

@@ -126,7 +126,7 @@ def test_identities_of_a_set_without_names_are_labels(make_records, tmp_path):
     [
         (["filter", "--identities", "P3"], "unknown identity, got 'P3'; did you mean 'p3'?"),
         (["filter", "--identities", "p9"], "got 'p9'; identities.json lists the names"),
-        (["filter", "--identities", ""], "--identities: must contain at least one name"),
+        (["filter", "--identities", ""], "--identities: must contain at least one entry"),
         (["filter", "--identities", "@none"], "the file none cannot be read"),
         (["filter", "--identities", "@/dev/zero"], "cannot be read, got a folder or a special"),
         (["filter", "--keys", "5-3"], "each entry must be a key or a range"),
