@@ -62,9 +62,9 @@ def _problems(config: Config, ranks: int, gpus: int) -> Iterator[str]:
     data, head, train = config.data, config.head, config.train
     if data.batch_size < MIN_BATCH_SIZE:
         yield (
-            f"data.batch_size: must be at least {MIN_BATCH_SIZE} per rank, got {data.batch_size}, "
-            "because the batch normalisation of an embedding has no variance over one image; use "
-            f"data.batch_size={MIN_BATCH_SIZE} or more"
+            f"data.batch_size: must be at least {MIN_BATCH_SIZE} per rank, because the batch "
+            "normalisation of an embedding has no variance over one image, got "
+            f"{data.batch_size}; use data.batch_size={MIN_BATCH_SIZE} or more"
         )
     if data.decode not in CPU_DECODERS and not gpus:
         yield f"data.decode: {data.decode!r} requires a GPU, got none; use data.decode=auto"

@@ -12,7 +12,7 @@ from ranges import Within
 
 CosineLimit = Annotated[float, Within(0, 1, "the usual threshold is 0.4; 0 filters no class")]
 FILTERED_ELSEWHERE = {
-    "interclass_filter": "this loss changes the logits of similar classes itself; "
+    "interclass_filter": "this loss itself changes the logits of similar classes; "
     "use a loss such as head.name=arcface"
 }
 """Reason why a head with its own method ``columns`` refuses the setting ``interclass_filter``."""

@@ -137,7 +137,8 @@ def multiplied_angle(F: Any, cosine: Any, m1: float, m2: float) -> tuple[Any, An
     """Multiply the angle t by m1 and add m2: psi = (-1)^k cos(m1 t + m2) - 2 k.
 
     k = floor((m1 t + m2) / pi). Where m1 t + m2 exceeds pi, psi continues below -1, so that psi
-    decreases without a jump for all t. The slope is (-1)^k m1 sin(m1 t + m2) / sin t.
+    decreases without a jump as t grows. The slope with respect to cos t is
+    (-1)^k m1 sin(m1 t + m2) / sin t.
 
     Notes
     -----

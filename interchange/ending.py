@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the embedding output of a graph, for example "GDC", and the sizes of its last layers."""
+"""Recognise the last layers of a graph as an embedding output such as "GDC", with its sizes."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from interchange.model import InterchangeError, StoredModel
 from interchange.net_graph import model_graph
 from interchange.stored_tensor import StoredTensor, read_float32
 from nets import build_net
+from normalization import MEAN, STD
 
 BIAS = "embedding.linear.bias"
 """Name of the bias of the last linear layer.  Our networks have no such bias, see `fold_bias`."""
@@ -99,9 +100,9 @@ def fit_layers(
     for name, found in tensors.items():
         if name not in names:
             raise InterchangeError(
-                f"{path}: does not fit {what}, which has no tensor {name[:80]!r}, got one of shape "
-                f"{found.shape}; use a file of this network, or export the model to ONNX "
-                "and import the ONNX file"
+                f"{path}: does not fit {what}, got a tensor {name[:80]!r} of shape {found.shape}, "
+                "which this network does not have; use a file of this network, or export the model "
+                "to ONNX and import the ONNX file"
             )
     values = {}
     for name, layer in names.items():
@@ -162,8 +163,8 @@ def with_own_input(
         return replace(model, parameters=parameters, notices=tuple(notices))
     net, parameters = graph_net(adapted, model.source, model.image_size)
     notices.append(
-        f"the network {model.net['name']} is used as a graph that begins with a scale and a shift, "
-        f"because its input is (x - {mean}) / {std} and not a multiple of the input of our "
-        "networks"
+        f"the network {model.net['name']} becomes the network \"graph\", which the import extends "
+        "by a scale and a shift at the start: its weights cannot absorb that its input is "
+        f"(x - {mean}) / {std} and not (x - {MEAN}) / {STD}"
     )
     return replace(model, net=net, parameters=parameters, notices=tuple(notices))

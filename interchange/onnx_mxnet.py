@@ -112,7 +112,7 @@ def _bilinear(writer: NodeWriter, node: Node) -> None:
     """
     aligned = _value(node, "align_corners", True)
     if node.attributes.get("mode", "size") != "size" or not aligned or len(node.inputs) != 1:
-        raise ValueError("mode must be size, and align_corners must be True")
+        raise ValueError("mode must be 'size', and align_corners must be True")
     (x,) = writer.inputs(node)
     shape = writer.step(node, "shape", "Shape", [x])
     begin, end = (

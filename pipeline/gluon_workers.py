@@ -93,7 +93,7 @@ class Watch:
         pool.apply_async, pool.terminate = self.apply_async, self.terminate
 
     def apply_async(self, *arguments: Any) -> Result:
-        """Submit a task and return its result, as Pool.apply_async does."""
+        """Submit a task; return at once a `Result`, whose method ``get`` waits for the value."""
         return Result(self._submit(*arguments), self)
 
     def batches(self, iterator: Iterator[Any]) -> Iterator[Any]:

@@ -105,7 +105,10 @@ class Arrays(Dialect):
         return result
 
     def stand_in(self, target: KnownGlobal, arguments: tuple) -> object:
-        """Return the result of a call; return None if no valid file contains such a call."""
+        """Return the value that replaces a call in the pickle; the call is never made.
+
+        Return None if valid files contain no such call.
+        """
         found = _STAND_INS.get(target)
         return found[0](self, *arguments) if found and len(arguments) in found[1] else None
 

@@ -164,13 +164,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _print(found: dict[tuple[str, str], list[Result]]) -> int:
     failed = 0
     for (kind, name), results in found.items():
-        equal = [value for _, value, _ in results if value is not None]
+        compared = [value for _, value, _ in results if value is not None]
         notes = {note for _, value, note in results if value is None}
-        largest = max(equal, default=0.0)
+        largest = max(compared, default=0.0)
         failed += largest > TOLERANCE
         print(
-            f"{kind:8} {name:32} {len(equal)} of {len(results)} compared, largest difference "
-            f"{largest:.1e}{''.join(f'; {note}' for note in sorted(notes)[:1])}"
+            f"{kind:8} {name:32} {len(compared)} of {len(results)} were compared, "
+            f"largest difference {largest:.1e}{''.join(f'; {note}' for note in sorted(notes)[:1])}"
         )
     print("failed" if failed else "all equal where the definitions agree")
     return 1 if failed else 0

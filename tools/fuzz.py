@@ -140,7 +140,7 @@ def _print_finding(target: str, seed: int, result: Result) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, 1 after a finding, or 2 after an error of this tool."""
+    """Run the command line; return 0 without a finding, 1 after one, 2 after another error."""
     parser = argparse.ArgumentParser(
         description="Damage files at random and read them, until a reader fails unexpectedly."
     )

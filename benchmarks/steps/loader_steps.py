@@ -77,8 +77,9 @@ def build(
     workers
         Number of DataLoader workers, threads or iterators, depending on the kind.
     cold
-        Before each request of the benchmark, drop the set's files from the page cache and restart
-        the loader.  The first step includes the start of the loader.
+        Whether to drop the set's files from the page cache and to restart the loader each time the
+        benchmark requests a series of steps.  The time of the first step of a series then includes
+        the start of the loader.
     """
     own = kind in SOURCES
     source = SOURCES[kind] if own else IMAGE_REC_SOURCES[kind]

@@ -182,7 +182,8 @@ def measure(
 def warm_up(batches: Iterator[mx.nd.NDArray], batch_size: int) -> None:
     """Take and drop batches until the decoder has allocated all its memory.
 
-    The function drops as many batches as the sample has, plus as many as the decoder's queue holds.
+    The function drops as many batches as one pass over the sampled images has, plus as many as the
+    decoder's queue holds.
     """
     for _ in range(_sample_steps(batch_size) + IN_FLIGHT_GROUPS * batches_per_group(batch_size)):
         next(batches)

@@ -159,9 +159,10 @@ def find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
     end = int(filled[-1]) + 1
     first, stop = headers.label[end:], headers.second[end:]
     is_bare = (headers.body <= 0) & (headers.flag >= 2)
-    # An image record with two labels has flag 2 too, like an identity record.  But the labels of
-    # identity records are key ranges, and the ranges reach at least to the key of the last image.
-    # That key is compared as float32, because identity records store keys as float32.
+    # Flag 2 does not prove an identity record, because an image record with two labels has it too.
+    # The labels decide: those of identity records are key ranges, and the largest end of all ranges
+    # is at least the key of the last image.  Identity records store keys as float32, so the key is
+    # compared as float32.
     are_ranges = bool(
         len(first) and (first <= stop).all() and stop.max() >= np.float32(keys[end - 1])
     )

@@ -28,7 +28,8 @@ _NUMBERS = re.compile(rb"\s*,\s*".join([rb"0*([1-9][0-9]{0,9})"] * 3))
 _MAX_NUMBERS = ((1 << 31) - 1, 65_535, 65_535)
 _READ_BYTES = 1 << 16
 _MORE_MEASURED_IMAGES = 3
-_MAX_DECODED_PIXELS = 1 << 24  # the size of a larger image is read from its header alone
+# An image whose header states more pixels is not decoded; its size is read from its header alone.
+_MAX_DECODED_PIXELS = 1 << 24
 MEASURED_IMAGES = 16
 
 

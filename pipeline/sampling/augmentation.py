@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose random augmentations: mirror, JPEG compression, colours, cut-out, shift and grey.
+"""Choose random augmentations: mirror, JPEG compression, colour jitter, cut-out, shift, grey.
 
 Mirror, JPEG compression, colour jitter and cut-out follow InsightFace.  Shift and grey are
 additions for small training sets.
 
 Each random parameter is a function of (seed, epoch, image id).  So an image gets the same
 augmentation from every loader and reader, with any number of ranks, and in a resumed run.  The
-decoders apply JPEG compression, colours, shift, cut-out and mirror in this order, between decoding
-and normalisation.
+decoders apply JPEG compression, then colour jitter and grey in one step, then shift, cut-out and
+mirror, between decoding and normalisation.
 """
 
 from __future__ import annotations

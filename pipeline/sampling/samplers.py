@@ -186,12 +186,12 @@ class WindowSampler:
     """Sampler with the order of DALI's ``fn.readers.mxnet``, which shuffles a shard of one file.
 
     ``window`` is the size of DALI's shuffle buffer in images.  After each epoch a rank changes to
-    the next shard and to another seed.  For a rank, shard and seed depend only on the epoch, so an
-    epoch that restarts has the same order.  ``order_of`` is ``window_order``, either in Python or
-    compiled (ops.feed).
+    the next shard and to another seed.  The shard and the seed of a rank depend only on the epoch,
+    so an epoch that restarts has the same order.  ``order_of`` is ``window_order``, either in
+    Python or compiled (ops.feed).
 
-    The constructor refuses record sets of several files, because DALI's reader treats several files
-    as one stream and fails at a file whose first record holds an image.
+    The constructor refuses record sets of several files.  DALI's reader reads several files as one
+    stream, and loses its position at a file whose first record holds an image.
     """
 
     def __init__(

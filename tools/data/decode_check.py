@@ -226,7 +226,7 @@ class DecodeCheck:
                 self._add(kind, row, f"it cannot be decoded without an error{shown}")
                 continue
             if found.shape != pixels.shape[1:]:
-                text = "it is {}x{} pixels when upright, not {}x{}"
+                text = "after the Exif rotation it is {}x{} pixels, but must be {}x{}"
                 self._add("wrong_size", row, text.format(*found.shape[:2], *pixels.shape[1:3]))
                 continue
             pixels[place], sound[place] = found[:, :, ::-1], True
