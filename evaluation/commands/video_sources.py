@@ -78,6 +78,7 @@ def _finish(sums: TemplateSums, entries: Sequence[str], where: str) -> np.ndarra
     if len(empty):
         raise ImageFileError(
             f"{where}: every entry of the list must have an image, got none for "
-            f"{entries[empty[0]]!r} ({len(empty)} of {len(entries)} entries have none); add the images"
+            f"{entries[empty[0]]!r} ({len(empty)} of {len(entries)} entries have none); add the "
+            "images"
         )
     return sums.unit_templates(lambda index: f"{where}: {entries[index]}")

@@ -28,8 +28,8 @@ PROBLEMS = {
         ["data.batch_size=1"],
         8,
         8,
-        "data.batch_size: must be at least 2 per rank, got 1, because the batch normalisation of "
-        "an embedding has no variance over one image; use data.batch_size=2 or more",
+        "data.batch_size: must be at least 2 per rank, because the batch normalisation of an "
+        "embedding has no variance over one image, got 1; use data.batch_size=2 or more",
     ),
     "fused centres on several ranks": (
         ["optim.fused_centres=true"],
