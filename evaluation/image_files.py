@@ -190,7 +190,7 @@ def read_images(
     Raises
     ------
     ImageFileError
-        If an image has another size, `resize` is False and `fit` is None.
+        If an image has another size while `resize` is False and `fit` is None.
     """
     yield from map_in_threads(
         lambda path: read_image(path, image_size, resize, cut_off, fit=fit), paths

@@ -74,7 +74,8 @@ def adapt_input(
             )
     if colour_order not in ("rgb", "bgr"):
         raise InterchangeError(
-            f"{where}: the colour order must be 'rgb' or 'bgr', got {colour_order!r}; use 'rgb'"
+            f"{where}: the colour order must be 'rgb' or 'bgr', got {colour_order!r}; most models "
+            "use 'rgb'"
         )
     stripped, scale, shift = _leading_scaling(graph)
     # Pixels are x = STD * z + MEAN, where z is the input of our networks.

@@ -163,8 +163,8 @@ def with_own_input(
         return replace(model, parameters=parameters, notices=tuple(notices))
     net, parameters = graph_net(adapted, model.source, model.image_size)
     notices.append(
-        f"the network {model.net['name']} becomes the network \"graph\", which the import extends "
-        "by a scale and a shift at the start: its weights cannot absorb that its input is "
-        f"(x - {mean}) / {std} and not (x - {MEAN}) / {STD}"
+        f"the network {model.net['name']} expects the input (x - {mean}) / {std}, and the weights "
+        f"cannot be changed for the input (x - {MEAN}) / {STD}; so the import stores the network "
+        'as "graph", with a scale and a shift before its first layer'
     )
     return replace(model, net=net, parameters=parameters, notices=tuple(notices))

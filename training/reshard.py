@@ -146,8 +146,8 @@ def _count_classes(source: Checkpoint, rows: Mapping[str, StoredRows]) -> int:
     for name, array in rows.items():
         if not count or len(array) % count:
             raise CheckpointError(
-                f"{source.folder}: the number of rows of {name!r} must be a multiple of {count}, "
-                f"the number of classes, got {len(array)}; use another checkpoint"
+                f"{source.folder}: the number of rows of {name!r} must be a multiple of the "
+                f"number of classes ({count}), got {len(array)}; use another checkpoint"
             )
     return count
 

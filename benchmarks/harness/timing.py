@@ -164,7 +164,8 @@ def race(
     ----------
     candidates
         Implementations to time; all their processes are in memory at once.  The first one whose
-        name begins with "ours" is the reference: each row states its time relative to this one.
+        name begins with "ours" is the reference: the result row of each candidate states the
+        candidate's time relative to that of the reference.
     seconds
         Time limit in seconds, after which no process and no turn starts.
     rounds
@@ -173,7 +174,7 @@ def race(
         Constructor of a `Result`, called with a candidate, its process and the keyword
         ``progress``.
     show
-        Function that receives the row of each candidate after its first turn.
+        Function that is called once per candidate, with the result row after the first round.
     progress
         Function that shows what the benchmark is doing.
     """

@@ -148,8 +148,9 @@ def choose_flips(options: argparse.Namespace, known: bool) -> list[bool | None]:
     if not known:
         if options.no_flip:
             raise ValueError(
-                f"--no-flip: the embeddings of the mirror images must be a separate "
-                f"array, got no such array in {options.embeddings}; omit --no-flip"
+                "--no-flip: needs the embeddings of images and of mirror images in two arrays, got "
+                f"one array in {options.embeddings}, which may already contain their sums; omit "
+                "--no-flip"
             )
         return [None]
     if options.no_flip:

@@ -48,8 +48,8 @@ class HeaderRecord:
                 break
         if len(self.extra_rows):
             found.append(
-                f"the header does not list {len(self.extra_rows)} records of the .idx, from key "
-                f"{keys[self.extra_rows[0]]} on; the loader does not read them"
+                f"{len(self.extra_rows)} records of the .idx are not listed in the header, the "
+                f"first with key {keys[self.extra_rows[0]]}; the loader does not read them"
             )
         return found
 

@@ -190,8 +190,8 @@ class WindowSampler:
     so an epoch that restarts has the same order.  ``order_of`` is ``window_order``, either in
     Python or compiled (ops.feed).
 
-    The constructor refuses record sets of several files.  DALI's reader reads several files as one
-    stream, and loses its position at a file whose first record holds an image.
+    The constructor refuses record sets of several files: DALI's reader fails if it reads several
+    files and one of them begins with an image.
     """
 
     def __init__(

@@ -218,7 +218,7 @@ def test_a_list_of_faces_that_was_cut_off_is_refused(ijbc, capsys, name):
             "template 60: the sum of the embeddings cannot be normalised",
         ),
         (["--embeddings", "e.npy", "--resize"], "--resize: concerns images that a model embeds, "),
-        (["--embeddings", "e.npy", "--no-flip"], "--no-flip: the embeddings of the mirror images"),
+        (["--embeddings", "e.npy", "--no-flip"], "--no-flip: needs the embeddings of images and of"),
         (["--embeddings", "cut.npy"], "cut.npy: array must have "),
         (["--embeddings", "flip.npz"], "flip.npz: embs_f must have 8 values per row, got 4; name"),
         (["--embeddings", "norms.npz"], "norms.npz: norms must have the shape ("),

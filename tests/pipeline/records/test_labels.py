@@ -134,8 +134,8 @@ def test_records_beyond_the_header_are_counted(folder, make_face, tmp_path):
             file.writelines(frame(payload_bytes(key, 3, make_face(3, 50 + key))))
     keep_lines(folder, lines)
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: the header does not list 2 records of the .idx, from key 37 on; the "
-        "loader does not read them"
+        f"{folder}/train.idx: 2 records of the .idx are not listed in the header, the first "
+        "with key 37; the loader does not read them"
     ]
 
 
