@@ -81,8 +81,8 @@ def find_match(
         return ClassMatch(matched, origins, source_count, reason)
     if source_count == count:
         reason = (
-            "assuming that equal class numbers mean the same person, because the model does not "
-            "record its classes; train.class_centres=none takes over no centres"
+            "the model does not record its classes, so class k of the model is assumed to be class "
+            "k of the training set; if that is wrong, set train.class_centres=none"
         )
         return ClassMatch(everything, everything, source_count, reason)
     reason = f"the model has {source_count} classes and does not record which people they are"

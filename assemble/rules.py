@@ -77,8 +77,8 @@ def _problems(config: Config, ranks: int, gpus: int) -> Iterator[str]:
     optim = config.optim
     if head.options.get("sample_rate", 1.0) < 1 and (optim.name != "sgd" or optim.clip_norm):
         yield (
-            f"head.sample_rate: requires optim.name=sgd and optim.clip_norm=0, got {optim.name!r} "
-            f"and {optim.clip_norm}; set head.sample_rate=1"
+            "head.sample_rate: a value below 1 requires optim.name=sgd and optim.clip_norm=0, got "
+            f"{optim.name!r} and {optim.clip_norm}; change these two, or set head.sample_rate=1"
         )
     groups = data.images_per_person > 0 or data.loader == "synthetic"
     try:

@@ -209,7 +209,7 @@ def _check_encoding(image: object, index: int) -> Image:
 
 
 def name_image(index: int) -> str:
-    """Return the name of an image for messages: "image 1 of pair 3" for index 7."""
+    """Return the name of an image for messages: "image 1 of pair 3" for index 7 = 2 * 3 + 1."""
     return f"image {index % 2} of pair {index // 2}"
 
 

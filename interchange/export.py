@@ -136,7 +136,7 @@ def _export_symbol(
 def _export_safetensors(
     model: StoredModel, path: Path, with_centres: bool, facts: Provenance
 ) -> tuple[list[Path], Mapping[str, str], tuple[str, ...]]:
-    """Write the file; return its paths, what the model card states of it, and notices."""
+    """Write the file; return a list of its path, facts for the model card, and notices."""
     if with_centres:
         raise InterchangeError(
             f"{path}: a safetensors file contains the network alone, got a request for class "

@@ -174,7 +174,8 @@ def race(
         Constructor of a `Result`, called with a candidate, its process and the keyword
         ``progress``.
     show
-        Function that is called once per candidate, with the result row after the first round.
+        Function that shows a first result of each candidate: it is called after the first round,
+        with the row of that round.
     progress
         Function that shows what the benchmark is doing.
     """

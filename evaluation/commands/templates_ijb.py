@@ -148,9 +148,9 @@ def choose_flips(options: argparse.Namespace, known: bool) -> list[bool | None]:
     if not known:
         if options.no_flip:
             raise ValueError(
-                "--no-flip: needs the embeddings of images and of mirror images in two arrays, got "
-                f"one array in {options.embeddings}, which may already contain their sums; omit "
-                "--no-flip"
+                f"--no-flip: cannot leave the mirror images out of {options.embeddings}, got one "
+                "array, in which image and mirror image may already be added; omit --no-flip, or "
+                "give a file with two arrays"
             )
         return [None]
     if options.no_flip:

@@ -59,8 +59,8 @@ def read_pipeline(reader_options: dict[str, Any], decode: str, augmentation: Aug
 class DaliReaderDecoder:
     """Decodes batches of images that DALI reads itself, with one DALI pipeline per epoch.
 
-    This decoder supports only record sets of one .rec file.  DALI's reader fails if it
-    reads several files and one of them begins with an image.
+    This decoder supports only record sets of one .rec file.  DALI's reader fails on several files
+    if one of them has no header record, so that its first record is an image.
 
     The sampler computes the shard, the seed and the order of DALI's reader.  ``reader`` reads the
     same records by row, to check them and to find a damaged image.  In ``index_folder`` the decoder

@@ -160,9 +160,9 @@ def find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
     first, stop = headers.label[end:], headers.second[end:]
     is_bare = (headers.body <= 0) & (headers.flag >= 2)
     # Flag 2 does not prove an identity record, because an image record with two labels has it too.
-    # The labels decide: those of identity records are key ranges, and the largest end of all ranges
-    # is at least the key of the last image.  Identity records store keys as float32, so the key is
-    # compared as float32.
+    # So test the labels of the records: if they are identity records, the two labels are a range of
+    # keys, and the largest end of all ranges is at least the key of the last image.  Identity
+    # records store keys as float32, so round that key to float32 before the comparison.
     are_ranges = bool(
         len(first) and (first <= stop).all() and stop.max() >= np.float32(keys[end - 1])
     )

@@ -190,8 +190,8 @@ class WindowSampler:
     so an epoch that restarts has the same order.  ``order_of`` is ``window_order``, either in
     Python or compiled (ops.feed).
 
-    The constructor refuses record sets of several files: DALI's reader fails if it reads several
-    files and one of them begins with an image.
+    The constructor refuses all record sets of several files.  On some of these sets DALI's reader
+    fails: on those in which a file has no header record, so that its first record is an image.
     """
 
     def __init__(

@@ -102,8 +102,8 @@ def test_a_checkpoint_restores_weights_and_momentum(saved):
 
 
 ASSUMED = (
-    "(assuming that equal class numbers mean the same person, because the model does not record "
-    "its classes; train.class_centres=none takes over no centres)"
+    "(the model does not record its classes, so class k of the model is assumed to be class k of "
+    "the training set; if that is wrong, set train.class_centres=none)"
 )
 
 

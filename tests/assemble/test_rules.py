@@ -42,14 +42,15 @@ PROBLEMS = {
         ["head.sharded=true", "head.sample_rate=0.1", "optim.name=nag"],
         2,
         0,
-        "head.sample_rate: requires optim.name=sgd and optim.clip_norm=0, got 'nag' and 0.0; set "
-        "head.sample_rate=1",
+        "head.sample_rate: a value below 1 requires optim.name=sgd and optim.clip_norm=0, got "
+        "'nag' and 0.0; change these two, or set head.sample_rate=1",
     ),
     "sampled centres with clipped gradients": (
         ["head.sharded=true", "head.sample_rate=0.1", "optim.clip_norm=5"],
         1,
         0,
-        "head.sample_rate: requires optim.name=sgd and optim.clip_norm=0, got 'sgd' and 5.0; ",
+        "head.sample_rate: a value below 1 requires optim.name=sgd and optim.clip_norm=0, got "
+        "'sgd' and 5.0; ",
     ),
     "pairs without groups": (
         ["head.name=triplet"],

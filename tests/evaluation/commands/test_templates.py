@@ -218,7 +218,7 @@ def test_a_list_of_faces_that_was_cut_off_is_refused(ijbc, capsys, name):
             "template 60: the sum of the embeddings cannot be normalised",
         ),
         (["--embeddings", "e.npy", "--resize"], "--resize: concerns images that a model embeds, "),
-        (["--embeddings", "e.npy", "--no-flip"], "--no-flip: needs the embeddings of images and of"),
+        (["--embeddings", "e.npy", "--no-flip"], "--no-flip: cannot leave the mirror images out"),
         (["--embeddings", "cut.npy"], "cut.npy: array must have "),
         (["--embeddings", "flip.npz"], "flip.npz: embs_f must have 8 values per row, got 4; name"),
         (["--embeddings", "norms.npz"], "norms.npz: norms must have the shape ("),
@@ -412,5 +412,5 @@ def test_an_entry_without_frames_and_a_command_without_work_are_refused(tmp_path
     assert run(*words) == 2
     assert "there must be something to compute, got none of --people, -" in capsys.readouterr().err
     assert run(*words, "--write-features", tmp_path / "f.bin") == 2
-    assert "must have an image, got none for 'v/2' (1 of 2 entries)" in capsys.readouterr().err
+    assert "must have an image, got none for 'v/2' (1 of 2 entries have" in capsys.readouterr().err
     assert not (tmp_path / "f.bin").exists()
