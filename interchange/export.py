@@ -136,7 +136,10 @@ def _export_symbol(
 def _export_safetensors(
     model: StoredModel, path: Path, with_centres: bool, facts: Provenance
 ) -> tuple[list[Path], Mapping[str, str], tuple[str, ...]]:
-    """Write the file; return a list of its path, facts for the model card, and notices."""
+    """Write the file.
+
+    Return three values: a list with the path, the facts for the model card, and the notices.
+    """
     if with_centres:
         raise InterchangeError(
             f"{path}: a safetensors file contains the network alone, got a request for class "

@@ -167,15 +167,15 @@ def race(
         name begins with "ours" is the reference: the result row of each candidate states the
         candidate's time relative to that of the reference.
     seconds
-        Time limit in seconds, after which no process and no turn starts.
+        Time limit in seconds, after which no process is started and no candidate is timed again.
     rounds
         Largest number of rounds; in a round, each candidate is timed once.
     result_of
         Constructor of a `Result`, called with a candidate, its process and the keyword
         ``progress``.
     show
-        Function that shows a first result of each candidate: it is called after the first round,
-        with the row of that round.
+        Function that gets the first result of a candidate, as a dict; it is called as soon as the
+        candidate has been timed for the first time.
     progress
         Function that shows what the benchmark is doing.
     """
