@@ -100,9 +100,9 @@ def fit_layers(
     for name, found in tensors.items():
         if name not in names:
             raise InterchangeError(
-                f"{path}: does not fit {what}, got a tensor {name[:80]!r} of shape {found.shape}, "
-                "which this network does not have; use a file of this network, or export the model "
-                "to ONNX and import the ONNX file"
+                f"{path}: does not fit {what}, which has no layer for a tensor {name[:80]!r}, got "
+                f"one of shape {found.shape}; use a file of this network, or export the model to "
+                "ONNX and import the ONNX file"
             )
     values = {}
     for name, layer in names.items():

@@ -121,8 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         default=[0.0, 0.1, 0.3],
         metavar="E",
-        help="how much of the variance of the distances is due to differences between people, as "
-        "fractions (default: 0 0.1 0.3)",
+        help="fractions to simulate: the part of the variance of the distances that is due to "
+        "differences between people (default: 0 0.1 0.3)",
     )
     parser.add_argument(
         "--folds", action="store_true", help="select the threshold of each fold on the other folds"
