@@ -107,7 +107,7 @@ class Arrays(Dialect):
     def stand_in(self, target: KnownGlobal, arguments: tuple) -> object:
         """Return the value that replaces a call in the pickle; the call is never made.
 
-        Return None if valid files contain no such call.
+        Return None for a call that no valid file contains; `call` then refuses the file.
         """
         found = _STAND_INS.get(target)
         return found[0](self, *arguments) if found and len(arguments) in found[1] else None

@@ -140,7 +140,11 @@ def _print_finding(target: str, seed: int, result: Result) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0 without a finding, 1 after one, 2 after another error."""
+    """Run the command line.
+
+    Return 0 if nothing was found, 1 after a finding, and 2 if the tool itself fails, for example
+    because no compiler is installed.
+    """
     parser = argparse.ArgumentParser(
         description="Damage files at random and read them, until a reader fails unexpectedly."
     )
