@@ -55,8 +55,9 @@ class FusedCentres(MarginSoftmax):
     def hybrid_forward(
         self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
     ) -> tuple[Any, ...]:
-        # The gradient of the centres is never computed: it would be an array as large as the
-        # centres. The term added to the loss has the value 0 and gives the embedding its gradient.
+        # Autograd must not compute the gradient of the centres, an array as large as the centres.
+        # So the gradient of the embedding is computed here, and a term is added to the loss whose
+        # value is 0 and whose derivative with respect to the embedding is this gradient.
         label = F.cast(label, dtype=self._dtype)
         centre, fixed = F.take(weight, label, mode="clip"), F.BlockGrad(embedding)
         cosine = F.BlockGrad(F.sum(normalised(F, fixed) * normalised(F, centre), axis=1))

@@ -70,7 +70,7 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
 def _read_mapping(
     declared: Setting, raw: dict[Any, Any], where: str, problems: list[str]
 ) -> dict[str, Any]:
-    """Convert the values of a mapping; ``declared`` describes one value."""
+    """Convert each value of a mapping to the type of the setting ``declared``."""
     found = {}
     for name, value in raw.items():
         if not isinstance(name, str):
