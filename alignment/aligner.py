@@ -30,24 +30,24 @@ STATUSES = {
     BLURRED: "with a face below --min-sharpness",
     ODD: "with points that do not have the shape of a face",
 }
-"""Description of each result of aligning a photograph."""
+"""Description of each result of aligning; in messages, it follows words such as "3 photographs"."""
 MAX_RESIDUAL = 0.42
-"""Largest mean distance of aligned points from the template, in parts of its eye distance."""
+"""Largest accepted result of `residual_of`; a face with a larger result has the status ODD."""
 CENTRE_PART = 0.875
-"""Part of the shorter side of a photograph that `cut_centre` keeps."""
+"""Longer side of the part that `cut_centre` keeps, divided by the photograph's shorter side."""
 
 
 class FaceRules(NamedTuple):
     """Rules by which a face is aligned or rejected."""
 
     min_face_px: float = 24.0
-    """Smallest side of the part of the photograph that becomes the aligned image, in pixels."""
+    """Smallest accepted value of `Alignment.side_px`."""
     min_score: float = 0.7
-    """Smallest confidence of the detector."""
+    """Smallest accepted confidence of the detector, 0 to 1."""
     min_sharpness: float = 0.0
-    """Smallest sharpness of the aligned image, see `measure_sharpness`."""
+    """Smallest accepted sharpness of the aligned image, see `measure_sharpness`."""
     centre: bool = False
-    """Cut out the centre of a photograph in which there is no face that fits the rules."""
+    """Whether to cut out the centre of a photograph that has no face that fits the rules."""
 
 
 class Alignment(NamedTuple):
@@ -58,12 +58,12 @@ class Alignment(NamedTuple):
     pixels: np.ndarray | None = None
     """Aligned RGB image, uint8 (height, width, 3); None if the photograph is rejected."""
     points: np.ndarray | None = None
-    """Five points of the face in the photograph, (5, 2)."""
+    """Five points of the face in the photograph, (5, 2); None if there is no face."""
     faces: int = 0
     """Number of faces that were found."""
     score: float = 0.0
     side_px: float = 0.0
-    """Side of the part of the photograph that became the aligned image, in pixels."""
+    """Longer side of the part of the photograph that becomes the aligned image, in pixels."""
     sharpness: float = 0.0
 
 
@@ -154,8 +154,8 @@ class FaceAligner:
 def residual_of(matrix: np.ndarray, points: np.ndarray, targets: np.ndarray) -> float:
     """Return the mean distance of mapped points from their targets, divided by the eye distance.
 
-    The result is about 0.1 for a frontal face, at most 0.38 for a profile, and at least 0.44 for
-    points in a wrong order.
+    ``matrix`` maps the points.  The eye distance is that of the targets.  The result is about 0.1
+    for a frontal face, at most 0.38 for a profile, and at least 0.44 for points in a wrong order.
     """
     distances = np.linalg.norm(map_points(matrix, points) - targets, axis=1)
     return float(distances.mean()) / eye_distance(targets)

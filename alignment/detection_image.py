@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 MAX_DETECTION_SIDE = 1280
-"""Longest side in pixels of the image that a detector sees; larger images are shrunk to it."""
+"""Longest side in pixels of the image that a detector sees; larger photographs are shrunk."""
 
 
 class DetectionImage(NamedTuple):

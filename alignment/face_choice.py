@@ -17,7 +17,7 @@ class Face(NamedTuple):
     points: np.ndarray
     """Five points as (x, y) in pixels, float64 (5, 2), in the order of `template.POINT_NAMES`."""
     score: float
-    """Confidence of the detector, 0 to 1; 1 for points from a file."""
+    """Confidence of the detector, 0 to 1; 1 for points that do not come from a detector."""
 
 
 def face_of_points(points: np.ndarray) -> Face:
@@ -28,9 +28,8 @@ def face_of_points(points: np.ndarray) -> Face:
 def choose_face(faces: Sequence[Face], image_size: tuple[int, int]) -> Face:
     """Return the main face of a photograph.
 
-    The main face has the largest value of its area minus twice the squared distance of its centre
-    from the centre of the photograph.
-
+    The weight of a face is the area of its box, minus twice the squared distance between the centre
+    of the box and the centre of the photograph.  The main face is the face with the largest weight.
     InsightFace chooses the face of a verification image by the same rule.
 
     Parameters

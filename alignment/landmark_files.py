@@ -17,7 +17,7 @@ from alignment.landmark_lines import parse_line
 MAX_FILE_BYTES = 1 << 32
 MAX_LINE_BYTES = 1 << 16
 MAX_HEADER_LINES = 2
-"""Lines without points that may stand before the first line with points, such as column names."""
+"""Largest number of lines without points, such as column names, before the first with points."""
 MAX_COORDINATE_PX = 1e6
 
 Key = tuple[str, ...]
@@ -27,9 +27,9 @@ class Landmarks:
     """Points of the faces of image files.
 
     The file lists points by path.  A listed path matches the path of an image if the path of the
-    image ends with all components of the listed path.  If there is no such listed path, the
-    only listed path with the same last two components matches: ``test/data/Asian/m.1/m.1_0001.jpg``
-    gives the points of ``/faces/Asian/m.1/m.1_0001.jpg``.
+    image ends with all components of the listed path.  If there is no such listed path, a
+    listed path with the same last two components matches, provided that it is the only one:
+    ``test/data/Asian/m.1/m.1_0001.jpg`` gives the points of ``/faces/Asian/m.1/m.1_0001.jpg``.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Landmarks:
         return len(self._rows)
 
     def add(self, path: str, points: np.ndarray | None) -> None:
-        """Add the points (5, 2) of a face in the image ``path``; None if the image has no face."""
+        """Add the points (5, 2) of a face in the image ``path``; None if the image has none."""
         key = _key(path)
         if key not in self._rows:
             self._rows[key] = []
@@ -84,16 +84,16 @@ def read_landmarks(path: str | os.PathLike[str]) -> Landmarks:
     Raises
     ------
     ValueError
-        If the file cannot be read, has none of these layouts, or has a coordinate that is not
-        finite.
+        If the file cannot be read, has none of these layouts, gives no points, or has a coordinate
+        that is not finite or is larger than MAX_COORDINATE_PX.
     """
     landmarks = Landmarks(str(path))
     faces = _json_faces(path) if _is_json(path) else _line_faces(path)
     for where, name, points in faces:
         if points is not None and not (np.abs(points) <= MAX_COORDINATE_PX).all():
             raise ValueError(
-                f"{path}: {where}: the points must be numbers of at most {MAX_COORDINATE_PX:.0f} "
-                f"pixels, got {points.ravel().tolist()}; correct the file"
+                f"{path}: {where}: the coordinates must be numbers of at most "
+                f"{MAX_COORDINATE_PX:.0f} pixels, got {points.ravel().tolist()}; correct the file"
             )
         landmarks.add(name, points)
     if not len(landmarks):

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the five points of faces from JSON documents.
 
-A document is an object {path: face or list of faces}, or a list of objects that each have a path
-("path", "file", "image", "name") and points ("points", "landmarks", "landmark", "keypoints",
-"kps").  A face is a list of ten numbers x1, y1 to x5, y5, a list of five pairs, or an object with
-the keys of MTCNN ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right").
+A document has one of two layouts.  The first is an object {path: face or list of faces}.  The
+second is a list of objects.  Each of them has a path (key "path", "file", "image", "name",
+"filename" or "file_name") and a face or list of faces (key "points", "landmarks", "landmark",
+"keypoints" or "kps").
+
+A face is a list of ten numbers (x1, y1, ..., x5, y5), a list of five pairs (x, y), or an object.
+The object holds such a list under one of the keys for points, or has the keys of MTCNN
+("left_eye", "right_eye", "nose", "mouth_left", "mouth_right").
 """
 
 from __future__ import annotations
@@ -63,7 +67,7 @@ def _faces(path: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
         return
     if not isinstance(value, list):
         raise _wrong_points(path, value)
-    # The list holds one entry per face; an empty list means an image without a face.
+    # The list holds one entry per face.  For an empty list, nothing is yielded.
     for face in value:
         if isinstance(face, dict):
             face = next((face[key] for key in _POINTS_KEYS if key in face), face)
@@ -75,13 +79,14 @@ def _faces(path: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
 
 def _wrong_points(path: str, value: Any) -> LayoutError:
     return LayoutError(
-        f"{path!r} must have five points or a list of faces of five points, got {str(value)[:80]}"
+        f"{path!r} must have five points, or a list of faces with five points each, got "
+        f"{str(value)[:80]}"
     )
 
 
 def _points(value: Any) -> np.ndarray | None:
     """Return the five points (5, 2) of a value, or None if the value is not one face."""
-    # A detector writes a face as an object, which may also hold a box and a score.
+    # Some detectors write a face as an object, which may also hold a box and a score.
     if isinstance(value, dict):
         value = next((value[key] for key in _POINTS_KEYS if key in value), value)
     if isinstance(value, dict):

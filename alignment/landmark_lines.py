@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parse lines that give the five points of the face in an image file.
 
-path x1 y1 ... x5 y5                                   blanks, tabs or commas
-aligned<TAB>path<TAB>label<TAB>box<TAB>x1 .. x5 y1 .. y5   .lst of InsightFace's face2rec2.py
-path<TAB>label<TAB>x1 y1 ... x5 y5                      _lmk.txt of RFW
+A line has one of three layouts:
+
+- ``path x1 y1 ... x5 y5``, separated by blanks, tabs or commas
+- ``aligned path label left top right bottom x1 ... x5 y1 ... y5``, separated by tabs: the .lst
+  files of InsightFace's face2rec2.py.  ``aligned`` is 1 for an aligned image, else 0.  A line may
+  end after ``label`` or after ``bottom``, and then gives no points.
+- ``path label x1 y1 ... x5 y5``, separated by tabs: the _lmk.txt files of RFW
 """
 
 from __future__ import annotations

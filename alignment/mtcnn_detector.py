@@ -24,7 +24,7 @@ from alignment.face_choice import Face
 
 _PACKAGE = "mtcnnruntime"
 SMALLEST_FACE_PX = 20.0
-"""Smallest face that MTCNN is asked for, in pixels of the image that it sees."""
+"""Side of the smallest face that MTCNN searches for, in pixels of `DetectionImage.pixels`."""
 
 
 class DetectorMissingError(ValueError):

@@ -16,9 +16,12 @@ class AlignmentPlan(NamedTuple):
     """Source of the points, and rules that say which faces are rejected."""
 
     landmarks: Landmarks | None = None
-    """Points of a file; None: the detector finds the points."""
+    """Points of a file; None: the detector, if there is one, finds the points."""
     detector: DetectorChoice | None = None
-    """Detector; without a detector and a file, only photographs with given points are aligned."""
+    """Detector, unused if there are ``landmarks``.
+
+    If both are None, only photographs whose points the caller gives are aligned.
+    """
     rules: FaceRules = FaceRules()
 
     def open_aligner(self, image_size: tuple[int, int], threads: int = 0) -> FaceAligner:

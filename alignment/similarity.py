@@ -15,7 +15,7 @@ def fit_similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return the similarity that maps points to their targets with the least squared error.
 
     A similarity rotates, scales and shifts, and never mirrors.  With points p and targets q as
-    complex numbers with mean 0, the rotation and scale are sum(conj(p) q) / sum(|p|^2).  The result
+    complex numbers with mean 0, rotation and scale are `sum(conj(p) q) / sum(|p|^2)`.  The result
     equals that of Umeyama, "Least-squares estimation of transformation parameters between two point
     patterns", 1991, equations 40 to 42, in two dimensions.
 
@@ -105,6 +105,6 @@ def _cut_region(
     factor = (stop - start) / target
     if scale < 1:
         part = cv2.resize(part, target.tolist(), interpolation=cv2.INTER_AREA)
-    # Coordinate x in the part is coordinate (x + 0.5) * factor - 0.5 + start in the image.
+    # Coordinate x in the part is coordinate `(x + 0.5) * factor - 0.5 + start` in the image.
     shift = matrix[:, :2] @ (start + 0.5 * factor - 0.5) + matrix[:, 2]
     return part, np.column_stack([matrix[:, :2] * factor, shift])

@@ -23,8 +23,8 @@ _HEIGHT, _WIDTH, _NARROW_WIDTH = 112, 112, 96
 def target_points(height: int, width: int) -> np.ndarray:
     """Return the five points of an aligned face as (x, y) in pixels, float64 (5, 2).
 
-    The points of the 112x112 template are scaled, and stay centred.  For an image of 112x96 pixels,
-    the x of each point is 8 pixels less than for 112x112, as in InsightFace's older data.
+    The points of the 112x112 template are scaled, and stay centred.  For an image of height 112 and
+    width 96, the x of each point is 8 pixels less than for 112x112, as in InsightFace's older data.
 
     Parameters
     ----------

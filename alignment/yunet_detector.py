@@ -22,7 +22,8 @@ from alignment.face_choice import Face
 
 MAX_WEIGHTS_BYTES = 1 << 26
 _MIN_SCORE, _MAX_OVERLAP, _MAX_CANDIDATES = 0.5, 0.3, 5000
-# For images with a side below 64 pixels, OpenCV 4.11 sometimes returns uninitialised memory.
+# Smaller images are padded to this side, because OpenCV 4.11 sometimes returns uninitialised memory
+# for images with a side below 64 pixels.
 _LEAST_SIDE = 64
 _COLUMNS = 15  # left, top, width and height of the box, five points as (x, y), and the score
 
@@ -113,7 +114,8 @@ def _check_file(path: Path) -> None:
 def _silent_opencv() -> Iterator[None]:
     """Inside a ``with`` block, keep OpenCV from printing its errors, and from starting threads.
 
-    A process that forks later must not have threads of OpenCV.
+    The process may fork later, and a forked process could wait forever for a lock that a thread of
+    OpenCV held during the fork.
     """
     level, threads = cv2.getLogLevel(), cv2.getNumThreads()
     cv2.setLogLevel(0)

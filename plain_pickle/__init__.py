@@ -2,8 +2,8 @@
 """Read pickles of plain data without executing anything in them.
 
 `pickle` imports and calls the objects that a file names.  This package has its own stack machine
-instead.  A dialect lists the globals that a kind of file may name, and computes the results of
-their calls.
+instead.  A dialect lists the globals (functions and classes) that a kind of file may name, and
+computes the results that calls of these globals would return.
 """
 
 from plain_pickle.arrays import Arrays

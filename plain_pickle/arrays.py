@@ -18,8 +18,8 @@ from plain_pickle.dialect import Dialect, KnownGlobal, PlainPickleError, Unbuilt
 class Global(KnownGlobal, Enum):
     """Functions and classes that a pickle of arrays may name.
 
-    The value of a member lists the names, "<module> <name>", that the versions of Python and NumPy
-    write for the function or class.
+    The value of a member lists the names, "<module> <name>", that different versions of Python and
+    NumPy write for the function or class.
     """
 
     # At protocols 0 to 2, Python 3 writes bytes as a call of _codecs.encode, and b"" as bytes().
@@ -72,15 +72,17 @@ def _check_array(data: object, dtype: object, shape: object) -> tuple[bytes, np.
 class Arrays(Dialect):
     """Contents of pickles that consist of bytes and of arrays of bools or numbers.
 
-    A stand-in returns None for arguments that no valid file would pass.
+    The methods in `_STAND_INS` compute the results of calls.  They return None for arguments that
+    no valid file would pass.
 
     Parameters
     ----------
     encodable_characters
         Largest number of characters that all calls of ``_codecs.encode`` together may encode.  The
-        arrays whose data must be converted may have about this number of bytes in total.  Without
-        these limits, a small pickle could convert one text or one array thousands of times, and the
-        results would fill the memory.
+        arrays whose data must be converted (bools, and numbers in foreign byte order) may have this
+        number of bytes plus _ALWAYS_COPIED_BYTES in total.  Without these limits, a small
+        pickle could convert one text or one array thousands of times, and the results would fill
+        the memory.
     """
 
     content = "images and booleans"
@@ -138,7 +140,7 @@ class Arrays(Dialect):
         return b""
 
     def _reconstruct(self, kind: object, shape: object, code: object) -> Unbuilt | None:
-        """Return an array that the opcode BUILD fills; ignore shape and dtype, which BUILD sets."""
+        """Return an unbuilt array; pickle's opcode BUILD sets its shape, dtype and data later."""
         return Unbuilt(None) if kind is Global.NDARRAY else None
 
     def _make_dtype(self, code: object, align: object = 0, copy: object = 1) -> Unbuilt:
@@ -161,10 +163,10 @@ class Arrays(Dialect):
         if self._copied_bytes > self._max_copied_bytes:
             raise PlainPickleError(
                 "uses the data of its arrays repeatedly, got arrays of more than "
-                f"{self._max_copied_bytes} bytes in total, which is about the size of the pickle"
+                f"{self._max_copied_bytes} bytes in total, more than the pickle has"
             )
         if kind == np.bool_:
-            # NumPy does not check that each byte of a boolean array is 0 or 1.
+            # NumPy did not check that these bytes are 0 or 1.  `!= 0` makes others True.
             return array.view(np.uint8) != 0
         return array.astype(kind.newbyteorder("="))
 

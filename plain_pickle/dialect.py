@@ -27,7 +27,7 @@ class PlainPickleError(ValueError):
 
 
 class KnownGlobal:
-    """Base class of the globals that a dialect knows; `str` gives the dotted name of a global."""
+    """Base class of functions and classes that a dialect knows; `str` gives the dotted name."""
 
 
 class Unbuilt:
@@ -73,7 +73,7 @@ class Dialect:
     opcodes = BASIC_OPCODES
     """Names of the opcodes that such a file may use."""
     max_opcodes: int | None = None
-    """Largest number of opcodes of one pickle, which bounds the time; None: no limit."""
+    """Largest number of opcodes of one pickle, to bound the time of reading it; None: no limit."""
 
     def find_global(self, module: object, name: object) -> KnownGlobal:
         """Look up a global by its module and name, and return it.

@@ -21,13 +21,14 @@ from plain_pickle.arrays import Arrays
 from plain_pickle.dialect import Dialect, PlainPickleError, Unbuilt, describe
 
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
-_MAX_NUMBER_BYTES = 40  # largest size of a number, in binary or in decimal digits
+_MAX_NUMBER_BYTES = 40  # largest number of bytes of a binary number, or of digits of a decimal one
 _MAX_PROTOCOL = 5
-# Limit of the number of opcodes.  An opcode of one byte can create an object of 100 bytes, so this
-# limit bounds the memory.  A verification set has about 10 opcodes for each image.
+# A pickle of n bytes may have `_ALWAYS_READ_OPCODES + n // _MIN_OPCODE_BYTES` opcodes.  This limit
+# bounds the memory, because an opcode of one byte can create an object of 100 bytes.  A
+# verification set has about 10 opcodes for each image.
 _ALWAYS_READ_OPCODES = 1 << 20
-_MIN_OPCODE_BYTES = 16  # number of bytes of the pickle that permit one more opcode
-_MAX_INTEGER_KEY = 2**60  # of a dict
+_MIN_OPCODE_BYTES = 16
+_MAX_INTEGER_KEY = 2**60  # an integer key of a dict must be smaller in absolute value
 # Prefixes of pickletools' names for arguments that are text or bytes; other arguments are numbers.
 _TEXT_ARGUMENTS = ("string", "unicodestring", "bytes", "bytearray")
 
@@ -56,7 +57,7 @@ def load_with(data: bytes | mmap.mmap, dialect: Dialect, start: int = 0) -> tupl
     Parameters
     ----------
     data
-        Bytes that contain the pickle; others may follow.
+        Bytes that contain the pickle.  Other bytes may precede and follow it.
     dialect
         Globals and opcodes that the pickle may contain.
     start
@@ -280,7 +281,10 @@ class _Machine:
         """Put keys and values, which alternate in ``items``, into the dict on top of the stack."""
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
-            raise PlainPickleError(f"sets items of no dict, got {describe(target)}")
+            raise PlainPickleError(
+                "sets items that are not pairs, or sets them in an object that is no dict, got "
+                f"{describe(target)}"
+            )
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Hashing a key of nested tuples takes time without bound, and large integers with
             # equal hashes make a dict slow.

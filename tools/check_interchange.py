@@ -4,7 +4,7 @@
 Each check builds networks with the published code of one project, gives them random weights, and
 saves them in the format of that project.  It then imports the files, and compares our embeddings
 with those of the project.  Before the first check, clone InsightFace and unpack the sources of
-GluonFR 1.0.2 from PyPI, outside this folder:
+GluonFR 1.0.2 from PyPI, outside the folder of this project.  Then run:
 
 python tools/check_interchange.py insightface-symbols ~/insightface
 python tools/check_interchange.py arcface-torch ~/insightface --python ~/torch/bin/python
@@ -35,8 +35,8 @@ class Check(NamedTuple):
     help: str
     """Networks and file formats that the check compares."""
     run: Callable[..., Iterator[Result]]
-    """Function to call with the folder of the other project's sources, a folder for files, and the
-    names of the networks to check (empty: all)."""
+    """Function to call with the folder of the other project's sources, a folder for temporary
+    files, and the names of the networks to check (empty: all)."""
     needs_python: bool = False
     """Whether ``run`` also takes ``python``, the interpreter of an environment with PyTorch."""
 

@@ -11,8 +11,8 @@ The checks are:
   and between MXNet's operators (plain) and our compiled operators (native).
 - files: the network is written as a checkpoint, as an MXNet symbol and as an ONNX file.  The models
   that are read from these files give the embeddings of the network.
-- learning: 60 training steps on 8 images of 4 identities reduce the loss to at most 0.1.  Width and
-  depth of the network are reduced for this check, if it has such settings.
+- learning: 60 training steps on 8 images of 4 identities reduce the loss to at most 0.1.  The
+  network is built with reduced width and depth for this check, if it has settings for them.
 
 The exit status is 1 if a network fails.
 """

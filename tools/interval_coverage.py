@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Simulate how often the 95 % confidence intervals of `verify` contain the true accuracy.
+"""Simulate how often the 95 % confidence intervals of verification contain the true accuracy.
 
 python tools/interval_coverage.py --simulations 2000
 
 Each simulation draws people, and pairs of images with their distances.  Half of the pairs show one
-person, the others two.  Every person has a random effect on the distances of all pairs that show
-the person; the option --effects sets the fraction of the variance that these effects cause.
+person, the others two people.  Every person has a random effect on the distances of all pairs that
+show the person; the option --effects sets the fraction of the variance that these effects cause.
 Without --folds, a fixed threshold classifies the pairs, and the true accuracy is known.  With
 --folds, each of ten folds is classified with the threshold that is best on the nine other folds.
 The tool then uses the mean accuracy of all simulations as the true accuracy.
@@ -54,7 +54,10 @@ def simulate(
 def find_interval(
     distances: np.ndarray, issame: np.ndarray, people: np.ndarray, folds: bool
 ) -> RateInterval:
-    """Return the accuracy of P pairs, with its 95 % interval."""
+    """Return the accuracy of P pairs, with its 95 % interval.
+
+    With ``folds``, the threshold of each fold is the best one on the other folds; else it is 2.
+    """
     correct = classify_pairs(distances, issame) if folds else (distances < 2) == issame
     found = rate_interval(correct, people, folds=FOLDS if folds else 0)
     assert found is not None

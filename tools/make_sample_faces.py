@@ -43,7 +43,7 @@ Job = tuple[int, int, int, int]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; return exit code 0, or print one sentence to stderr and return 2."""
+    """Run the tool and return 0; on an error, print one sentence to stderr and return 2."""
     options = _parse(argv)
     arguments = {key: value for key, value in vars(options).items() if key not in _NOT_RECORDED}
     arguments["generator_version"] = GENERATOR_VERSION

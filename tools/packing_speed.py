@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def measure(source: Path, folder: Path, rounds: int, processes: int) -> dict[str, list[float]]:
-    """Return the seconds of each round for each command that stores the images, by its name."""
+    """Return a dictionary from the name of each command to its seconds in each round."""
     pack = [sys.executable, "-m", "tools.data", "pack", str(source)]
     root = Path(__file__).resolve().parents[1]
 

@@ -72,14 +72,14 @@ def test_json_is_recognised_by_its_first_character(tmp_path):
         ("one\ntwo\n", ": must give five points of at least one image, got none"),
         ("one\ntwo\nthree\n", ": line 3: must be a path and ten numbers, or a line of"),
         (f"a.jpg {NUMBERS}\nb.jpg 1 2\n", ": line 2: must be a path and ten numbers"),
-        ("a.jpg 1e9" + " 1" * 9, ": line 1: the points must be numbers of at most 1000000 pixels"),
-        ("a.jpg 1e999" + " 1" * 9, ": line 1: the points must be numbers"),
+        ("a.jpg 1e9" + " 1" * 9, ": line 1: the coordinates must be numbers of at most 1000000"),
+        ("a.jpg 1e999" + " 1" * 9, ": line 1: the coordinates must be numbers"),
         ("x" * MAX_LINE_BYTES, f": line 1: must have fewer than {MAX_LINE_BYTES} characters"),
         ("{", ": must be a JSON document, got "),
         ("[" * 100_000, ": must be a JSON document, got "),
         ("{}", ": must give five points of at least one image, got none"),
-        ('{"a.jpg": 1}', ": 'a.jpg' must have five points or a list of faces"),
-        ('{"a.jpg": [1, 2, 3, 4, 5, 6, 7, 8, 9, NaN]}', ": 'a.jpg': the points must be numbers"),
+        ('{"a.jpg": 1}', ": 'a.jpg' must have five points, or a list of faces"),
+        ('{"a.jpg": [1, 2, 3, 4, 5, 6, 7, 8, 9, NaN]}', ": 'a.jpg': the coordinates must be"),
     ],
 )
 def test_a_wrong_file_is_one_sentence(tmp_path, content, problem):

@@ -43,7 +43,10 @@ def test_an_image_may_have_several_faces_or_none():
         (7, "the document must be an object or a list, got int"),
         (["a"], "entry 0 must be an object with a path"),
         ([{"path": "a.jpg"}], "entry 0 must be an object with a path"),
-        ({"a.jpg": "x"}, "'a.jpg' must have five points or a list of faces of five points, got x"),
+        (
+            {"a.jpg": "x"},
+            "'a.jpg' must have five points, or a list of faces with five points each, got x",
+        ),
         ({"a.jpg": FLAT[:9]}, "'a.jpg' must have five points"),
         ({"a.jpg": [*FLAT[:9], "x"]}, "'a.jpg' must have five points"),
         ({"a.jpg": [PAIRS[:4]]}, "'a.jpg' must have five points"),

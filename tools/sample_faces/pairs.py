@@ -57,8 +57,8 @@ def choose_pairs(
     """Choose the pairs of the verification set; return them fold by fold.
 
     In half of the pairs of a fold, both images show the same person.  No image is in two pairs.
-    Each person is in one fold only.  But with fewer than two people per fold, each fold uses all
-    people.
+    With at least `2 * FOLDS` people, each person is in one fold only.  With fewer people, each fold
+    uses all people.
 
     Parameters
     ----------

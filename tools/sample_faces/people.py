@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose random people for the sample faces: the properties that describe a person in all images.
+"""Choose random people for the sample faces: the properties that describe a person in each image.
 
 A person has a look (skin, hair colour, hair style) and traits.  Many people share a look, so a look
 barely identifies a person.  The traits, such as the shapes of eyes and mouth, identify a person.
@@ -41,9 +41,9 @@ BLUSHES = ((210, 60, 70), (225, 120, 60), (150, 60, 130))
 MOUSTACHES = ("none", "none", "none", "thin", "thick", "goatee", "beard")
 GLASSES_FRACTION = 0.25
 
-# Each trait has a range (low, high); lengths are in face units and angles in radians.  The values
-# of a person come from a beta distribution with most weight near both ends of the range, so that
-# two people differ clearly in some traits.
+# Each trait has a range (low, high).  Lengths are in face units (see `canvas`), and angles are in
+# radians.  The values of a person come from a beta distribution with most weight near both ends of
+# the range, so that two people differ clearly in some traits.
 TRAITS = {
     "forehead_width": (0.58, 0.80),
     "cheek_width": (0.68, 0.88),
@@ -80,7 +80,7 @@ TRAITS = {
     "cheek_fold": (0.0, 1.0),
     "chin_cleft": (0.0, 1.0),
     "blush": (0.0, 0.8),
-    "freckles": (-60.0, 70.0),  # A negative number means no freckles.
+    "freckles": (-60.0, 70.0),  # The number of freckles; a negative number means none.
 }
 
 
@@ -98,7 +98,7 @@ class Glasses:
     """Frame of a pair of glasses.
 
     ``width`` and ``height`` are half the width and half the height of a lens.  These and the
-    thickness of the frame are in face units.
+    thickness of the frame are in face units (half the height of a head is about 1).
     """
 
     width: float
@@ -113,7 +113,7 @@ class Person:
     """One identity: look, traits by name, colours, moles and freckles.
 
     A row of ``moles`` is (x, y, radius) of a mole, and a row of ``freckles`` is (x, y) of a
-    freckle, in face units.
+    freckle, in face units (half the height of a head is about 1).
     """
 
     look: Look

@@ -14,6 +14,8 @@ from tools.sample_faces.people import HAIR_STYLES, HAIRS
 class Shot:
     """Properties of one image that do not identify the person.
 
+    Half the height of a head is about 1 face unit.
+
     Parameters
     ----------
     yaw, pitch, roll
