@@ -125,7 +125,7 @@ def _is_json(path: str | os.PathLike[str]) -> bool:
         ) from None
 
 
-def _json_faces(path: str | os.PathLike[str]) -> Iterator[tuple[str, str, np.ndarray]]:
+def _json_faces(path: str | os.PathLike[str]) -> Iterator[tuple[str, str, np.ndarray | None]]:
     try:
         document = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
         for name, points in faces_of_document(document):

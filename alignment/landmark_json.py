@@ -27,8 +27,10 @@ class LayoutError(ValueError):
     """Error for an unknown layout of a document; the message is "<where> must ..., got <value>"."""
 
 
-def faces_of_document(document: Any) -> Iterator[tuple[str, np.ndarray]]:
+def faces_of_document(document: Any) -> Iterator[tuple[str, np.ndarray | None]]:
     """Yield the path and the points (5, 2) of each face of a document.
+
+    The points are None for an image whose list of faces is empty.
 
     Raises
     ------
@@ -60,14 +62,15 @@ def _entry(number: int, entry: Any) -> tuple[str, Any]:
     )
 
 
-def _faces(path: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
+def _faces(path: str, value: Any) -> Iterator[tuple[str, np.ndarray | None]]:
     points = _points(value)
     if points is not None:
         yield path, points
         return
     if not isinstance(value, list):
         raise _wrong_points(path, value)
-    # The list holds one entry per face.  For an empty list, nothing is yielded.
+    if not value:
+        yield path, None  # the detector has found no face
     for face in value:
         if isinstance(face, dict):
             face = next((face[key] for key in _POINTS_KEYS if key in face), face)

@@ -124,7 +124,8 @@ class Arrays(Dialect):
         # The state of an array is (version, shape, dtype, is_fortran_order, data).
         if len(state) != 5 or type(state[3]) not in (bool, int):
             raise PlainPickleError(
-                f"holds an array with a state that NumPy never writes, got {len(state)} parts"
+                "holds an array with a state that NumPy never writes, got "
+                f"({', '.join(map(describe, state[:6]))})"
             )
         return self._build_array(state[4], state[2], state[1], "F" if state[3] else "C")
 

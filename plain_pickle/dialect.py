@@ -84,7 +84,8 @@ class Dialect:
             If the global is not one of the known globals.
         """
         if not isinstance(module, str) or not isinstance(name, str):
-            raise PlainPickleError(f"holds a global whose name is not text, got {describe(module)}")
+            wrong = name if isinstance(module, str) else module
+            raise PlainPickleError(f"holds a global whose name is not text, got {describe(wrong)}")
         if known := self.known_global(f"{module} {name}"):
             return known
         self.refuse(f"the global {f'{module}.{name}'[:80]!r}")

@@ -34,7 +34,8 @@ def test_every_layout_gives_the_path_and_the_points(document):
 
 def test_an_image_may_have_several_faces_or_none():
     found = list(faces_of_document({"a.jpg": [PAIRS, FLAT], "b.jpg": []}))
-    assert [path for path, _ in found] == ["a.jpg", "a.jpg"]
+    assert [path for path, _ in found] == ["a.jpg", "a.jpg", "b.jpg"]
+    assert found[2][1] is None
 
 
 @pytest.mark.parametrize(
