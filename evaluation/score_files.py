@@ -58,9 +58,10 @@ def read_scores(path: str | os.PathLike[str]) -> dict[str, Scores]:
     try:
         if os.path.getsize(path) > MAX_FILE_BYTES:
             raise ScoresError(f"{path}: must have at most {MAX_FILE_BYTES} bytes, got more; {cure}")
-        with np.load(path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ScoresError(f"{path}: must be an .npz file, got an array; {cure}")
+        arrays = np.load(path, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise ScoresError(f"{path}: must be an .npz file, got an array; {cure}")
+        with arrays:
             found = {key: arrays[key] for key in arrays.files if key.endswith((COSINES, ISSAME))}
     except OSError as error:
         raise ScoresError(

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from evaluation.image_files import find_images, read_images
 from interchange.export import FORMATS, Provenance, export_model
+from interchange.file_format import ACCEPTED
 from interchange.model import InterchangeError, StoredModel
-from interchange.open_model import ACCEPTED, open_model
+from interchange.open_model import open_model
 from launch.config.command_errors import run_command
 from launch.config.paths import expand_home
 from launch.environment.provenance import VersionAction, commit

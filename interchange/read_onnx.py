@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from interchange.file_format import find_format
 from interchange.graph_net import stored_model
 from interchange.input_contract import Values, adapt_input, has_scaling
 from interchange.model import InterchangeError, StoredModel
@@ -14,7 +15,6 @@ from interchange.net_graph import simplify
 from interchange.norm_statistics import with_statistics
 from interchange.onnx_file import input_size, load_onnx
 from interchange.onnx_graph import onnx_graph
-from interchange.open_model import find_format
 from interchange.recognise import USUAL_IMAGE_SIZE
 
 INPUT_MEAN = INPUT_STD = 127.5

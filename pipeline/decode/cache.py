@@ -65,6 +65,11 @@ class DecodedCache:
             file = _open(path, total)
             memory = mapped.map_shared(file, total, path, "start the same run again")
         except OSError as error:
+            if error.errno in (errno.EPERM, errno.EACCES, errno.ELOOP, errno.EISDIR):
+                raise CacheError(
+                    f"data.decoded_cache_mib: {path} must be a file of this user, got "
+                    f"{error.strerror}; remove it, or set 0 to run without a cache"
+                ) from None
             raise CacheError(
                 f"data.decoded_cache_mib: {folder} cannot hold the {-(-total // MIB)} MiB of "
                 f"decoded images of {records.name}, got {error.strerror}; free memory in {folder}, "
@@ -158,7 +163,7 @@ def _open(path: Path, size: int) -> int:
             fcntl.flock(file, fcntl.LOCK_SH)
             state = os.fstat(file)
             if state.st_uid != os.getuid() or not stat.S_ISREG(state.st_mode):
-                raise OSError(errno.EPERM, f"{path} belongs to another user or is no regular file")
+                raise OSError(errno.EPERM, "a file of another user or a special file")
             if state.st_nlink:
                 # Reserve the memory now, because it could run out later in the run.
                 os.posix_fallocate(file, 0, size)

@@ -197,7 +197,9 @@ def _parse_fast(text: bytes) -> np.ndarray | None:
         return None
     if len(table) != 2 * text.count(b"\n") or not len(table):
         return None
-    if b"\0" in text[text.rfind(b"\n", 0, -1) + 1 :]:  # NumPy stops parsing at a zero byte
+    # NumPy stops at a zero byte, and accepts a number that is on the wrong line.  Neither need show
+    # in the count of the numbers or in the order of the keys if it concerns the last line.
+    if not _LINE.fullmatch(text[text.rfind(b"\n", 0, -1) + 1 : -1]):
         return None
     # Refuse large numbers, because NumPy replaces numbers above the largest int64 by that int64.
     # Also refuse offsets that are not multiples of 4, because no record begins at such an offset.

@@ -12,7 +12,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+import evaluation
 from evaluation import embedding, evaluate
+from evaluation import pairs as pairs_module
 from evaluation.pairs import Pairs, PairsError
 
 SIZE = (6, 4)
@@ -301,3 +303,10 @@ def test_only_evaluate_sets_imports_mxnet():
         "assert not hasattr(evaluation, 'nothing')\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_package_has_the_functions_of_its_modules():
+    assert evaluation.read_pairs is pairs_module.read_pairs
+    assert evaluation.evaluate_sets is evaluate.evaluate_sets
+    with pytest.raises(AttributeError, match="module 'evaluation' has no attribute 'read_pair'"):
+        _ = evaluation.read_pair

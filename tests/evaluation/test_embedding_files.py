@@ -98,3 +98,18 @@ def test_rows_are_found_by_the_end_of_the_path(tmp_path):
     np.save(tmp_path / "e.npy", VALUES)
     with pytest.raises(RowError, match="must have one row for each of the 2 images of list, got 6"):
         find_rows(read_embeddings(tmp_path / "e.npy"), ["a", "b"], "list")
+
+
+@pytest.mark.parametrize("name", ["names", "norms"])
+def test_an_array_with_changed_bytes_is_refused(tmp_path, name):
+    names, rows = np.array([f"a/{i}.jpg" for i in range(2000)]), np.ones((2000, 3))
+    path = save(tmp_path / "e.npz", names=names, embeddings=rows, norms=np.arange(2000.0))
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read(f"{name}.npy")
+    data = (tmp_path / "e.npz").read_bytes()
+    at = data.index(content) + len(content) - 8
+    (tmp_path / "e.npz").write_bytes(data[:at] + b"?" + data[at + 1 :])
+    with pytest.raises(RowError) as error:
+        read_embeddings(path)
+    problem = f"{path}: {name} is damaged, got Bad CRC-32 for file '{name}.npy'; "
+    assert str(error.value).startswith(problem)

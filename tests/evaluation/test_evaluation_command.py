@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import runpy
 import shutil
 from pathlib import Path
 
@@ -199,3 +200,12 @@ def test_a_tilde_is_the_home_folder(monkeypatch):
     options = command.build_parser().parse_args(words)
     paths = [options.base, options.model, *options.sets, options.json]
     assert list(map(str, paths)) == [f"/home/someone/{x}" for x in ("base", "run", "a.bin", "a")]
+
+
+def test_the_program_ends_with_the_code_of_its_command(tmp_path, monkeypatch, capsys):
+    words = ["plot", "roc", str(tmp_path / "a.npz"), "--out", str(tmp_path / "a.png")]
+    monkeypatch.setattr("sys.argv", ["python -m evaluation", *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(command.__file__, run_name="__main__")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/a.npz: cannot be read, got ")

@@ -117,3 +117,18 @@ def test_damaged_files_are_refused(made, text, problem):
 def test_a_set_without_the_file_has_no_groups(made):
     groups_path(made[0].path).unlink()
     assert find_groups_of(made[0]) is None
+
+
+def test_a_group_without_pairs_of_its_own_has_no_errors(made):
+    pairs, people, embeddings = made
+    labels = [NAMES[person % 3] for person in people]
+    labels[3] = "Caucasian"
+    write_groups(pairs.path, labels)
+    found = group_errors(
+        1.5,
+        pair_distances(embeddings),
+        pairs.issame,
+        groups=find_groups_of(pairs),
+        people=people.reshape(-1, 2),
+    )
+    assert list(found) == list(NAMES)

@@ -131,3 +131,38 @@ def test_the_check_for_truncated_data_is_used(tmp_path):
     path = write(tmp_path / "a.jpg")
     assert read_image(path, SIZE, cut_off=lambda data: False).reason == ""
     assert read_image(path, SIZE, cut_off=lambda data: True).reason.startswith("is truncated, got")
+
+
+def test_a_folder_without_read_access_is_refused(tmp_path, monkeypatch):
+    write(tmp_path / "a" / "1.png")
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    (tmp_path / "b").mkdir()
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(ImageFileError) as caught:
+        find_images([tmp_path])
+    assert str(caught.value) == (
+        f"{tmp_path}/b: the folder cannot be listed, got Permission denied; grant read access"
+    )
+
+
+def test_files_without_a_size_are_left_to_the_reader(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    paths = [tmp_path / "pipe.png", tmp_path / "gone.png", write(tmp_path / "b.png", (24, 20))]
+    check_sizes(paths[:2], SIZE)
+    with pytest.raises(ImageFileError, match=r"^.*/b.png: .* got 24x20 \(1 of 3 images\); "):
+        check_sizes(paths, SIZE)
+
+
+def test_a_whole_image_with_damaged_pixels_does_not_decode(tmp_path):
+    path = write(tmp_path / "a.png")
+    data = bytearray(path.read_bytes())
+    data[60] ^= 0xFF
+    path.write_bytes(data)
+    found = read_image(path, SIZE)
+    assert found == (path, None, f"does not decode as an image, got {len(data)} bytes")

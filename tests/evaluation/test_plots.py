@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from statistics import NormalDist
 
 import numpy as np
@@ -91,3 +92,11 @@ def test_other_endings_and_a_missing_package_are_refused(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(plots.PlotError, match="requires the package matplotlib, .*plot.txt"):
         plots.check_plot_file("a.png")
+
+
+def test_a_run_whose_name_gives_no_legend_is_drawn_without_a_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        panels = {"loss": {"_run": ([1, 2], [3.0, 2.0])}}
+        plots.draw_runs(panels, "step", str(tmp_path / "a.svg"))
+    assert b">loss<" in (tmp_path / "a.svg").read_bytes()

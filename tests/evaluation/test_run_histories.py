@@ -25,3 +25,16 @@ def test_damaged_files_are_refused(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 2}\n[1]\n{"step": 3}\n')
     with pytest.raises(HistoryError, match="metrics.jsonl: line 2: must be a JSON object, got"):
         read_history(tmp_path)
+
+
+def test_a_huge_file_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2}\n')
+    monkeypatch.setattr("evaluation.run_histories.MAX_FILE_BYTES", 12)
+    assert read_history(tmp_path) == [{"step": 2}]
+    monkeypatch.setattr("evaluation.run_histories.MAX_FILE_BYTES", 11)
+    with pytest.raises(HistoryError) as caught:
+        read_history(tmp_path)
+    assert str(caught.value) == (
+        f"{path}: must have at most 11 bytes, got more; name another run folder"
+    )

@@ -41,3 +41,15 @@ def test_other_files_are_refused_in_one_sentence(tmp_path, arrays, problem):
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
     with pytest.raises(ScoresError, match="nowhere.npz: cannot be read"):
         read_scores(tmp_path / "nowhere.npz")
+
+
+def test_an_array_and_a_huge_file_are_refused(tmp_path, monkeypatch):
+    cure = "; name a file that `python -m evaluation verify --scores` has written"
+    np.save(tmp_path / "a.npy", np.ones(3))
+    with pytest.raises(ScoresError) as error:
+        read_scores(tmp_path / "a.npy")
+    assert str(error.value) == f"{tmp_path}/a.npy: must be an .npz file, got an array{cure}"
+    monkeypatch.setattr("evaluation.score_files.MAX_FILE_BYTES", 100)
+    with pytest.raises(ScoresError) as error:
+        read_scores(tmp_path / "a.npy")
+    assert str(error.value) == f"{tmp_path}/a.npy: must have at most 100 bytes, got more{cure}"

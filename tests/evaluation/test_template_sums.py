@@ -30,3 +30,12 @@ def test_frames_that_cancel_are_refused_by_name():
     sums.add(np.array([[1, 0], [-1, 0]], np.float32), np.array([0, 0]))
     with pytest.raises(ValueError, match="Ann/1: the sum of the embeddings cannot be normalised"):
         sums.unit_templates(lambda index: "Ann/1")
+
+
+def test_a_block_without_rows_of_a_template_changes_nothing(monkeypatch):
+    monkeypatch.setattr(template_sums, "BLOCK_ROWS", 2)
+    sums = TemplateSums(1, 2)
+    rows = np.array([[3, 0], [9, 9], [9, 9], [9, 9], [0, 4]], np.float32)
+    add_rows(sums, ArrayRows(rows, "rows"), np.array([0, -1, -1, -1, 0]))
+    sums.add(rows[:0], np.array([], int))
+    assert sums.sums.tolist() == [[1, 1]] and sums.sizes.tolist() == [2]

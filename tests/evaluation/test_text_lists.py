@@ -85,3 +85,17 @@ def test_a_malformed_line_of_integers_is_named_with_file_and_number(tmp_path, li
     with pytest.raises(ListError) as error:
         read_integers(path, ("a", "b", "label"))
     assert str(error.value).startswith(f"{path}: line 3: {problem}")
+
+
+def test_a_file_without_read_access_is_refused(tmp_path, monkeypatch):
+    def refuse(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = tmp_path / "list.txt"
+    path.write_text("one\n")
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(ListError) as error:
+        list(read_lines(path))
+    assert str(error.value) == (
+        f"{path}: the file cannot be read, got 'Permission denied'; grant read access"
+    )

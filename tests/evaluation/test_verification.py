@@ -250,3 +250,11 @@ def test_no_python_loop_runs_over_pairs():
         verify(embeddings, issame)  # imports and caches
         lines.append(count_lines(verify, embeddings, issame))
     assert abs(lines[1] - lines[0]) < 100 and max(lines) < 600
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_pairs_of_one_kind_have_an_accuracy_but_no_error_curve(same):
+    embeddings, _ = make_set(20, 1)
+    result = verify(embeddings, np.full(20, same), fars=(0.5,))
+    assert (result["eer"], result["auc"], result["tar_at_far_5e-1"]) == (None, None, None)
+    assert result["accuracy"] == 1 and result["pairs"] == 20

@@ -114,3 +114,21 @@ def test_plain_operators_are_refused():
     ops.use("plain")
     with pytest.raises(ValueError, match=r"^optim.fused_centres: needs the fused operators"):
         build_head("cosface", 30, 8, fused_update=STEP)
+
+
+def test_the_symbol_of_a_fused_head_has_its_loss_and_cosine():
+    head = build_head("arcface", 30, 8, fused_update=STEP)
+    head.initialize()
+    generator = np.random.default_rng(7)
+    inputs = {
+        "embedding": mx.nd.array(generator.normal(size=(20, 8))),
+        "label": mx.nd.array(generator.integers(0, 30, 20)),
+        "fraction": mx.nd.array([0.7]),
+    }
+    loss, cosine = head(*map(mx.sym.var, inputs))
+    values = {**inputs, head.weight.name: head.weight.data()}
+    found = mx.sym.Group([loss, cosine]).bind(mx.cpu(), values).forward()
+    with pytest.raises(RuntimeError, match="no forward pass"):
+        head.update(mx.nd.array([0.1]))
+    for symbolic, imperative in zip(found, head(*inputs.values()), strict=True):
+        assert np.abs(symbolic.asnumpy() - imperative.asnumpy()).max() < 1e-5

@@ -70,3 +70,8 @@ def test_batches_without_pairs_are_refused(name, choice, data, sentence):
     with pytest.raises(ValueError) as refused:
         check_batches(name, choice, *data)
     assert str(refused.value).startswith(sentence) and "; " in str(refused.value)
+
+
+def test_a_loss_on_pairs_must_define_the_loss_of_an_anchor():
+    with pytest.raises(NotImplementedError):
+        PairLoss(10, 4)(mx.nd.ones((2, 4)), mx.nd.array([0, 0]))

@@ -106,3 +106,12 @@ def test_the_factor_on_the_learning_rate_applies(parameter):
 def test_a_second_update_without_a_forward_pass_is_refused(parameter):
     with pytest.raises(RuntimeError, match="no forward pass since the last update"):
         centres_of(parameter).update(mx.nd.array([LR]))
+
+
+def test_frozen_centres_get_no_gradient(parameter):
+    parameter.grad_req = "null"
+    centres, before = centres_of(parameter, own_update=False), parameter.data().asnumpy()
+    centres.keep(FixedGradient(centres.use(None)))
+    with pytest.raises(RuntimeError, match="grad_req='null'"):
+        parameter.grad()
+    assert centres.momentum == {} and np.array_equal(parameter.data().asnumpy(), before)

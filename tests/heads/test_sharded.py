@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -253,3 +256,65 @@ def test_every_head_that_can_be_sharded_says_so():
     found = {n for n, kind in HEADS.items() if "sharded" not in kind.refused_settings}
     assert found == SHARDABLE
     assert all(issubclass(HEADS[name], ShardedClasses) for name in found)
+
+
+class ThreadComm:
+    """Communication between ranks that are threads of this process."""
+
+    def __init__(self, rank, arrays, barrier):
+        self.rank, self.size, self._arrays, self._barrier = rank, len(arrays), arrays, barrier
+
+    def _all(self, array):
+        self._arrays[self.rank] = array
+        array.wait_to_read()
+        self._barrier.wait(60)
+        found = list(self._arrays)
+        self._barrier.wait(60)
+        return found
+
+    def gather_rows(self, array, name):
+        return mx.nd.concat(*self._all(array), dim=0)
+
+    def sum_rows(self, array, name):
+        return mx.nd.add_n(*self._all(array))
+
+
+def test_ranks_without_classes_have_the_loss_and_prediction_of_the_whole_head():
+    ranks, classes, images = 3, 2, 4
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(classes, EMBEDDING_SIZE)).astype(np.float32)
+    embedding = generator.normal(size=(ranks * images, EMBEDDING_SIZE)).astype(np.float32)
+    label = generator.integers(0, classes, ranks * images)
+    whole = build_head("arcface", classes, EMBEDDING_SIZE)
+    whole.initialize()
+    whole.weight.set_data(mx.nd.array(centres))
+    arrays, barrier = [None] * ranks, threading.Barrier(ranks)
+    heads = []
+    for rank in range(ranks):
+        sharding = Sharding(comm=ThreadComm(rank, arrays, barrier), step=Step(**MOMENTUM))
+        head = build_head("arcface", classes, EMBEDDING_SIZE, sharded=True, sharding=sharding)
+        head.initialize()
+        rows = centres[head.shard.start : head.shard.stop]
+        # The row of a rank without classes belongs to no class, so it must have no influence.
+        head.weight.set_data(mx.nd.array(rows if len(rows) else embedding[:1]))
+        heads.append(head)
+    assert heads[2].shard.num_rows == 0
+
+    def run(rank):
+        own = slice(rank * images, (rank + 1) * images)
+        rows = mx.nd.array(embedding[own])
+        rows.attach_grad()
+        with autograd.record():
+            loss, _ = heads[rank](rows, mx.nd.array(label[own]))
+        loss.backward()
+        return [a.asnumpy() for a in (loss, rows.grad, heads[rank].predict(rows))]
+
+    with ThreadPoolExecutor(ranks) as pool:
+        found = [np.concatenate(parts) for parts in zip(*pool.map(run, range(ranks)))]
+    rows = mx.nd.array(embedding)
+    rows.attach_grad()
+    with autograd.record():
+        loss, _ = whole(rows, mx.nd.array(label))
+    loss.backward()
+    for shards, complete in zip(found, (loss, rows.grad, whole.predict(rows)), strict=True):
+        assert np.abs(shards - complete.asnumpy()).max() < 1e-4

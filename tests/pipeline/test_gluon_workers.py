@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import time
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -87,3 +89,74 @@ def test_a_worker_that_exits_is_reported():
     pool = SimpleNamespace(_pool=[SimpleNamespace(exitcode=3)], apply_async=None)
     with pytest.raises(WorkerError, match="a worker process has ended, got exit code 3; "):
         Watch(pool, 1).check()
+
+
+def watching(*workers):
+    return Watch(SimpleNamespace(_pool=list(workers), apply_async=None), 3 * 2**20 + 1)
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (
+            [-9],
+            "a worker process was killed, got signal 9 (SIGKILL); if memory ran out (see dmesg)",
+        ),
+        ([-40], "a worker process was killed, got signal 40; if memory ran out (see dmesg), use "),
+        ([-9, None, 3], "a worker process has ended, got exit code 3; enlarge /dev/shm"),
+        (
+            [-9, -7],
+            "a worker process had no memory for a batch of 4 MiB, got signal 7 (SIGBUS) and 5 MiB "
+            "free in /dev/shm; enlarge /dev/shm",
+        ),
+    ],
+)
+def test_the_exit_code_that_says_most_is_reported(monkeypatch, codes, message):
+    monkeypatch.setattr(gluon_workers.shutil, "disk_usage", lambda path: Usage(8, 8, 5 * 2**20))
+    with pytest.raises(WorkerError) as error:
+        watching(*[SimpleNamespace(exitcode=code) for code in codes]).check()
+    assert str(error.value).startswith(f"data.workers: {message}")
+
+
+class ClosedConnection:
+    """Iterator over batches whose second batch is in the memory of a worker that is gone."""
+
+    def __init__(self):
+        self.batches = iter(["first"])
+
+    def __next__(self):
+        for batch in self.batches:
+            return batch
+        raise EOFError("no answer")
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [(-9, WorkerError, "was killed, got signal 9"), (None, EOFError, "no answer")],
+)
+def test_a_batch_of_a_worker_that_does_not_answer_is_an_error(monkeypatch, code, error, message):
+    monkeypatch.setattr(gluon_workers, "EXIT_TIMEOUT_S", 0.0)
+    reading, writing = os.pipe()
+    batches = watching(SimpleNamespace(exitcode=code, sentinel=reading)).batches(ClosedConnection())
+    assert next(batches) == "first"
+    with pytest.raises(error, match=message):
+        next(batches)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_the_batches_end_with_those_of_the_dataloader():
+    worker = SimpleNamespace(exitcode=None)
+    assert list(watching(worker).batches(iter("abc"))) == ["a", "b", "c"]
+
+
+def test_no_worker_remains_after_one_was_killed():
+    before = set(multiprocessing.active_children())
+    pool = multiprocessing.get_context("spawn").Pool(2)
+    workers = [child for child in multiprocessing.active_children() if child not in before]
+    watch = Watch(pool, 1)
+    watch.apply_async(time.sleep, (600,))
+    os.kill(workers[0].pid, signal.SIGKILL)
+    workers[0].join()
+    watch.terminate()
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL] * 2

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import ops
+import pipeline
 from pipeline import build_loader
 from pipeline.decode.cache import DecodedCache
 from pipeline.records import RecordError, RecordReader, open_records
@@ -423,3 +424,8 @@ def test_a_batch_may_be_the_whole_set_but_not_larger(faces):
             build_loader(name, faces, 50, share=Share(0, 3), workers=0)
         with loading(name, faces, 130, workers=0) as loader:
             assert sorted(next(loader).label.asnumpy()) == sorted(faces.labels)
+
+
+def test_an_unknown_name_of_the_package_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="^module 'pipeline' has no attribute 'make_loader'$"):
+        pipeline.make_loader  # noqa: B018

@@ -45,3 +45,11 @@ def test_people_are_counted_if_a_file_beside_the_set_names_them(sets, checkpoint
         f"error: {sets / 'one.people.txt'}: must have two lines per pair, 24 lines for 12 pairs, "
         "got 1 lines; make the file again, or remove the file\n"
     )
+
+
+def test_without_an_option_no_file_is_written(sets, checkpoint, tmp_path, capsys):
+    before = {*tmp_path.rglob("*")}
+    arguments = ["compare", "--base", checkpoint, "--model", checkpoint, "--device=cpu"]
+    assert command.main([*map(str, arguments), "--sets", str(sets / "one.bin")]) == 0
+    assert capsys.readouterr().out.startswith("one: accuracy ")
+    assert {*tmp_path.rglob("*")} == before

@@ -38,3 +38,10 @@ def test_an_error_names_the_option_of_the_command(monkeypatch):
     text = str(caught.value)
     assert text.startswith("--device: 'gpu' requires a GPU for each of the 2 ranks")
     assert text.endswith("use --device cpu or fewer ranks")
+
+
+def test_a_gpu_that_is_asked_for_must_exist(monkeypatch):
+    monkeypatch.setattr(mx.context, "num_gpus", lambda: 0)
+    with pytest.raises(ValueError) as caught:
+        choose_device("gpu")
+    assert str(caught.value) == ("--device: MXNet finds no usable GPU, got gpu; use --device cpu")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -102,3 +103,40 @@ def test_usage_errors_are_one_sentence(checkpoint, images, tmp_path, capsys, wor
     out, error = capsys.readouterr()
     assert out == ""
     assert error.startswith(f"error: {problem}") and error.count("\n") == 1
+
+
+def test_of_many_unreadable_files_twenty_are_named(checkpoint, images, tmp_path, capsys):
+    for index in range(22):
+        (images / f"x{index:02}.jpg").write_bytes(b"no image")
+    assert embed(checkpoint, tmp_path / "e.npz", images) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("skipped 23 unreadable of 28 files\n")
+    lines = [line for line in err.splitlines() if line.startswith("evaluation: skipped ")]
+    assert len(lines) == 21 and lines[19].startswith(f"evaluation: skipped {images}/x18.jpg: ")
+    assert lines[20] == "evaluation: skipped 3 further unreadable files"
+
+
+def test_notices_of_the_model_are_printed(checkpoint, images, tmp_path, capsys):
+    folder = shutil.copytree(checkpoint, tmp_path / "run") / "checkpoints"
+    shutil.copytree(folder / "step-00000007", folder / "step-00000040")
+    with (folder / "step-00000040" / "net.params").open("ab") as file:
+        file.write(b"x")
+    assert embed(tmp_path / "run", tmp_path / "e.npz", images / "c.jpg") == 0
+    problem = f"{folder}/step-00000040/net.params: has changed since it was saved"
+    assert f"evaluation: skipped a damaged checkpoint: {problem}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [0, np.nan])
+def test_the_image_of_an_unusable_embedding_is_named(
+    checkpoint, images, tmp_path, capsys, monkeypatch, value
+):
+    def embed_badly(self, pixels):
+        return np.array([[1, 2], [value, 0], *[[1, 1]] * (len(pixels) - 2)], np.float32)
+
+    monkeypatch.setattr("interchange.embedder.Embedder.raw_embeddings", embed_badly)
+    assert embed(checkpoint, tmp_path / "e.npz", images) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {images}/a/2.jpg: the embedding cannot be normalised, got L2 norm {value:.1f}; "
+        "check the weights of the model"
+    )
+    assert not (tmp_path / "e.npz").exists()

@@ -160,6 +160,9 @@ def test_a_model_embeds_the_images_and_writes_features_for_the_kit(
     assert megaface(tmp_path / "features", "--suffix", SUFFIX, "--json", reports[1]) == 0
     one, two = (json.loads(path.read_text()) for path in reports)
     assert one["sizes"] == two["sizes"]
+    before = {*tmp_path.rglob("*")}
+    assert megaface(tmp_path, *model, "--json", reports[1]) == 0
+    assert json.loads(reports[1].read_text()) == one and {*tmp_path.rglob("*")} == before
     (tmp_path / "megaface/0/2@N/b.jpg").unlink()
     assert megaface(tmp_path, *model) == 2
     assert capsys.readouterr().err.endswith(
@@ -401,3 +404,73 @@ def test_people_are_identified_with_a_model(tmp_path, checkpoint, make_face, cap
     assert run("people", *words, "--model", checkpoint, "--device", "cpu") == 0
     out = capsys.readouterr().out
     assert out.startswith("Identification: 6 probes with and 0 without mate, 3 gallery images")
+
+
+@pytest.mark.parametrize(
+    "words, problem",
+    [
+        (
+            ["--probes=a.npz", "--distractors=b.npy", "--suffix", SUFFIX],
+            f"--suffix: is for folders of features, got '{SUFFIX}' and files of embeddings only; ",
+        ),
+        (
+            ["--probes=a.npz", "--distractors=images", "--model=x"],
+            "--model: --probes and --distractors must be folders of images, got a file of embed",
+        ),
+        (
+            ["--probes=p", "--distractors=d", "--model=x", "--suffix=a/b", "--write-features=f"],
+            "--suffix: must be the end of a file name, got 'a/b'; omit the slash",
+        ),
+    ],
+)
+def test_options_that_do_not_suit_the_rows_are_refused(
+    tmp_path, capsys, monkeypatch, words, problem
+):
+    monkeypatch.chdir(tmp_path)
+    assert run("megaface", "--probe-list=p.txt", "--distractor-list=d.txt", *words) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith(f"error: {problem}") and error.count("\n") == 1
+
+
+def test_damaged_distractors_and_repeated_images_of_tinyface_are_refused(tmp_path, capsys):
+    from scipy.io import savemat
+
+    write_tinyface(tmp_path)
+    words = ["tinyface", tmp_path, "--embeddings", tmp_path / "e.npz"]
+    folder = tmp_path / "Gallery_Distractor"
+    for path in folder.iterdir():
+        path.rename(folder / f".{path.name}")
+    assert run(*words) == 2
+    assert capsys.readouterr().err == (
+        f"error: {folder}: must contain images, got none; unpack TinyFace again\n"
+    )
+    folder.rename(tmp_path / "elsewhere")
+    assert run(*words) == 2
+    assert capsys.readouterr().err == (
+        f"error: {folder}: the folder of the distractors cannot be listed, got 'No such file or "
+        "directory'; name the folder Testing_Set of TinyFace\n"
+    )
+    names = np.array([["b.jpg"], ["a.jpg"], ["a.jpg"]], object)
+    path = tmp_path / "probe_img_ID_pairs.mat"
+    savemat(path, {"probe_set": names, "probe_ids": np.array([[3], [5], [8]])})
+    assert run(*words) == 2
+    assert capsys.readouterr().err == (
+        f"error: {path}: each image must be listed once, got 'a.jpg' several times; unpack "
+        "TinyFace again\n"
+    )
+
+
+def test_people_without_folders_and_a_model_without_images_are_refused(tmp_path, capsys):
+    for name, listed in (("gallery", ["a/1.jpg", "b/1.jpg"]), ("probes", ["a/2.jpg", "2.jpg"])):
+        np.savez(tmp_path / f"{name}.npz", names=listed, embeddings=np.eye(2, 4))
+    words = [f"--{n}={tmp_path / n}.npz" for n in ("gallery", "probes")]
+    assert run("people", *words) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/probes.npz: the folder of each image must name its person, got "
+        "'2.jpg'; give --probe-people and --gallery-people\n"
+    )
+    assert run("people", *words, "--model", tmp_path) == 2
+    assert capsys.readouterr().err == (
+        "error: --model: is needed for folders of images only, got files of embeddings only; omit "
+        "--model\n"
+    )

@@ -30,3 +30,14 @@ def test_the_net_uses_operators_that_suit_its_device(checkpoint, monkeypatch):
         assert ("face_frozen_depthwise" in operators) == is_cpu
         assert ("LeakyReLU" in operators) == (not is_cpu)
     np.testing.assert_allclose(*found, rtol=0, atol=1e-5 * np.abs(found[0]).max())
+
+
+def test_a_cpu_without_fused_operators_is_reported_once(checkpoint, monkeypatch, capsys):
+    monkeypatch.setattr("ops.use", lambda *device: "operators: not built, got no library; run make")
+    model = read_model(str(checkpoint))
+    image = mx.nd.ones((1, 3, 112, 112))
+    quiet, loud = (build_net_on(model, mx.cpu(), quiet=quiet) for quiet in (True, False))
+    assert capsys.readouterr().err == (
+        "evaluation: operators: not built, got no library; run make\n"
+    )
+    np.testing.assert_array_equal(quiet(image).asnumpy(), loud(image).asnumpy())

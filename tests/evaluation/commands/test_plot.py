@@ -56,3 +56,13 @@ def test_usage_errors_are_one_sentence(folder, capsys, words, problem):
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and problem in err and err.count("\n") == 1
     assert not (folder / "a.png").exists()
+
+
+def test_more_sets_than_a_diagram_can_show_are_refused(folder, capsys):
+    scores = np.arange(4.0), np.arange(4) % 2 == 0
+    write_scores(folder / "many.npz", {f"s{i}": scores for i in range(41)})
+    assert plot(folder, "roc", "@many.npz", "--out", "@a.svg") == 2
+    assert capsys.readouterr().err == (
+        "error: plot: draws at most 40 sets, got 41; choose some with --sets\n"
+    )
+    assert plot(folder, "roc", "@many.npz", "--sets", "s3", "s40", "--out", "@a.svg") == 0

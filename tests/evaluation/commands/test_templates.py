@@ -414,3 +414,57 @@ def test_an_entry_without_frames_and_a_command_without_work_are_refused(tmp_path
     assert run(*words, "--write-features", tmp_path / "f.bin") == 2
     assert "must have an image, got none for 'v/2' (1 of 2 entries have" in capsys.readouterr().err
     assert not (tmp_path / "f.bin").exists()
+
+
+def test_one_protocol_is_enough_and_mirror_images_can_be_left_out(ijbc, capsys):
+    folder, lists, plain, mirrored = ijbc
+    np.savez(folder / "e.npz", embs=plain, embs_f=mirrored)
+    (folder / "IJBC" / "meta" / "ijbc_template_pair_label.txt").unlink()
+    words = ["--embeddings", folder / "e.npz", "--protocols", "1:N", "--no-flip"]
+    words += ["--fpirs", 0.1, "--ranks", 1, 5, "--json", folder / "r.json"]
+    assert run("ijbc", folder, *words) == 0
+    variants = json.loads((folder / "r.json").read_text())["variants"]
+    assert list(variants) == ["N0D1F0"] and list(variants["N0D1F0"]) == ["identification"]
+    templates = oracle(lists, plain, lists["scores"])
+    check_identification(variants["N0D1F0"]["identification"], templates, lists)
+    out = capsys.readouterr().out
+    assert out.startswith("IJB-C 1:N, gallery G1\n") and "1:1" not in out
+
+
+def test_pairs_of_one_kind_and_landmarks_in_one_point_are_refused(
+    tmp_path, checkpoint, make_face, capsys
+):
+    lists = write_ijb(tmp_path, "ijbc")
+    meta, images = tmp_path / "IJBC" / "meta", tmp_path / "IJBC" / "loose_crop"
+    images.mkdir()
+    for index in range(len(lists["media"])):
+        (images / f"{index + 1}.jpg").write_bytes(make_face(0, 0))
+    path = meta / "ijbc_name_5pts_score.txt"
+    first, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([f"1.jpg {'40 ' * 10}{first.split()[-1]}", *lines]))
+    words = ["--model", checkpoint, "--device", "cpu", "--protocols", "1:1"]
+    assert run("ijbc", tmp_path, *words) == 2
+    assert (
+        f"error: {images}/1.jpg: must have five different landmarks, got one point; correct the "
+        in capsys.readouterr().err
+    )
+    pairs = meta / "ijbc_template_pair_label.txt"
+    for label in "01":
+        pairs.write_text(f"1 2 {label}\n3 4 {label}\n")
+        assert run("ijbc", tmp_path, *words) == 2
+        assert capsys.readouterr().err == (
+            f"error: {pairs}: must have pairs with label 0 and with label 1, got one label only; "
+            "make the list again\n"
+        )
+
+
+def test_rows_without_names_must_be_those_of_the_list(tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("v/1\nv/2\n")
+    np.save(tmp_path / "e.npy", np.eye(3, 4, dtype=np.float32))
+    words = ["--embeddings", tmp_path / "e.npy", "--write-features", tmp_path / "f.bin"]
+    assert run("list", tmp_path / "list.txt", *words) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/e.npy: must have one row for each of the 2 entries of the list, or the "
+        "names of the frames, got 3 rows; compute the embeddings again\n"
+    )
+    assert not (tmp_path / "f.bin").exists()

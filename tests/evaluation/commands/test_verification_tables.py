@@ -41,3 +41,13 @@ def test_groups_of_linked_images_are_not_called_people():
     report["groups"] = report.pop("people")
     assert make_tables({"lfw": report})[0].rows[0][2] == "(12 groups)"
     assert format_interval(None) == "-"
+
+
+def test_a_rate_without_pairs_is_a_dash_among_the_errors():
+    rate = {"rate": 0.25, "low": 0.125, "high": 0.5}
+    errors = {"threshold": 0.5, "accuracy": rate, "fmr": None, "fnmr": rate}
+    report = {"at_thresholds_of": {"set": "lfw", "errors": {"best accuracy": errors}}}
+    table = make_tables({"lfw": make_report(0.25) | report})[2]
+    assert list(map(list, table.rows)) == [
+        ["lfw, best accuracy", "0.5000", "25.00 [12.50, 50.00]", "-", "25.00 [12.50, 50.00]"]
+    ]

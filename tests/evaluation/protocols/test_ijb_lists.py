@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.protocols.ijb_lists import find_meta, read_subjects
+from evaluation.protocols.ijb_lists import find_meta, read_faces, read_subjects
 from evaluation.text_lists import ListError
 
 
@@ -28,3 +28,24 @@ def test_the_lists_are_found_in_the_folder_of_a_subset_or_of_both(tmp_path):
     assert find_meta(tmp_path, "ijbb") == find_meta(tmp_path / "IJBB", "ijbb")
     with pytest.raises(ListError, match="must contain the folder meta or IJBC/meta, got neither"):
         find_meta(tmp_path, "ijbc")
+
+
+@pytest.mark.parametrize(
+    "lines, problem",
+    [
+        (["1.jpg {} 0.5"], "must have 2 faces as ijbb_face_tid_mid.txt has, got 1; make the lis"),
+        (
+            ["1.jpg {} 0.5", "2.jpg {} 0.5".replace("{}", "1 -2e5" + " 1" * 8)],
+            "line 2: absolute values of coordinates must be at most 100000 pixels, got 200000; ",
+        ),
+        (["1.jpg {} 0.5", "2.jpg {} x"], "line 2: each value must be a finite number, got 'x'; "),
+        (["1.jpg {} inf"], "line 1: each value must be a finite number, got 'inf'; correct the l"),
+    ],
+)
+def test_faces_that_do_not_suit_the_list_of_templates_are_refused(tmp_path, lines, problem):
+    (tmp_path / "ijbb_face_tid_mid.txt").write_text("1.jpg 7 1\n2.jpg 8 1\n")
+    path = tmp_path / "ijbb_name_5pts_score.txt"
+    path.write_text("\n".join(line.format("1 2 " * 5) for line in lines))
+    with pytest.raises(ListError) as caught:
+        read_faces(tmp_path, "ijbb")
+    assert str(caught.value).startswith(f"{path}: {problem}")

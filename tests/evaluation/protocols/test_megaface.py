@@ -56,3 +56,24 @@ def test_probes_of_different_people_only_are_refused():
     rows = ArrayRows(np.eye(4, dtype=np.float32), "rows")
     with pytest.raises(MegaFaceError, match="at least one person must have two images, got 2 "):
         evaluate_megaface(["a/1", "b/1"], np.eye(2, 4, dtype=np.float32), rows, {4: 4})
+
+
+def test_a_size_whose_distractors_are_all_noise_has_perfect_rates():
+    rows = ArrayRows(np.eye(4, dtype=np.float32)[[0, 0, 1]], "rows")
+    features = unit(np.array([[1, 0.1, 0, 0], [0, 0.1, 1, 0]])).astype(np.float32)
+    found = evaluate_megaface(["Ann/1", "Ann/2"], features, rows, {2: 0, 5: 3}, ranks=(1, 2, 4))
+    assert found["sizes"]["2"] == {"distractors": 0, "rank_1": 1, "rank_2": 1, "rank_4": 1}
+    assert found["sizes"]["5"] == {"distractors": 3, "rank_1": 0, "rank_2": 0.5, "rank_4": 1}
+
+
+def test_a_rate_that_needs_too_many_scores_is_refused(monkeypatch):
+    monkeypatch.setattr(megaface, "MAX_TAIL_SCORES", 3)
+    rows = ArrayRows(np.eye(4, dtype=np.float32), "rows")
+    features = np.eye(2, 4, dtype=np.float32)
+    assert evaluate_megaface(["a/1", "a/2"], features, rows, {4: 4}, fars=(0.1,))["pairs"] == 2
+    with pytest.raises(MegaFaceError) as caught:
+        evaluate_megaface(["a/1", "a/2"], features, rows, {4: 4}, fars=(0.1, 0.9))
+    assert str(caught.value) == (
+        "--fars: the highest rate must allow at most 3 false accepts, got 0.9 of 8 impostor pairs; "
+        "ask for lower rates"
+    )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from evaluation.protocols.youtube_faces import parse_split, read_splits
+from evaluation.text_lists import ListError
 
 
 @pytest.mark.parametrize("fields", ["3|a/1|b/0|0", "3|17|a/1|b/0|0", "3|17|a/1|b/0|1|0"])
@@ -35,3 +36,11 @@ def test_a_list_without_headings_keeps_its_first_pair(tmp_path):
     path.write_text("1,1,a/1,a/2,1\n1,2,a/1,b/2,0\n2,1,b/1,b/2,1,\n2,2,a/1,b/2,0\n")
     pairs = read_splits(path)
     assert (len(pairs.same), pairs.folds, pairs.videos[:2]) == (4, 2, ["a/1", "a/2"])
+
+
+def test_headings_alone_are_refused(tmp_path):
+    path = tmp_path / "splits.txt"
+    path.write_text("split number, pair number, first name, second name, is same\n")
+    with pytest.raises(ListError) as caught:
+        read_splits(path)
+    assert str(caught.value) == f"{path}: must list pairs of videos, got none; fill the list"

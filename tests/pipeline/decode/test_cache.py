@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -169,4 +171,45 @@ def test_a_full_file_system_is_refused(records, tmp_path, monkeypatch):
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(CacheError, match=r"cannot hold the 1 MiB of .*, got No space left .*shm-"):
         DecodedCache(records, 10, tmp_path)
+    assert caches(tmp_path) == []
+
+
+def test_a_path_that_is_no_regular_file_is_refused(records, tmp_path):
+    cache = DecodedCache(records, 10, tmp_path)
+    (name,) = caches(tmp_path)
+    cache.close()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CacheError, match=r"must be a file of this user, got .* special file; "):
+        DecodedCache(records, 10, tmp_path)
+
+
+def test_a_cache_that_another_process_removes_while_it_is_opened_is_made_again(
+    records, tmp_path, monkeypatch
+):
+    flock, removed = fcntl.flock, []
+
+    def flock_after_removal(file, operation):
+        if operation == fcntl.LOCK_SH and not removed:
+            removed.extend(caches(tmp_path))
+            (tmp_path / removed[0]).unlink()
+        flock(file, operation)
+
+    monkeypatch.setattr(cache_module.fcntl, "flock", flock_after_removal)
+    first, second = (DecodedCache(records, 10, tmp_path) for _ in range(2))
+    assert caches(tmp_path) == removed
+    first.store(np.array([1]), np.full((1, 112, 112, 3), 5, np.uint8))
+    assert (second.images[1] == 5).all()
+    first.close()
+    second.close()
+    assert caches(tmp_path) == []
+
+
+def test_a_cache_whose_file_was_removed_leaves_the_next_one(records, tmp_path):
+    first = DecodedCache(records, 10, tmp_path)
+    (name,) = caches(tmp_path)
+    (tmp_path / name).unlink()
+    second = DecodedCache(records, 10, tmp_path)
+    first.close()
+    assert caches(tmp_path) == [name]
+    second.close()
     assert caches(tmp_path) == []

@@ -15,14 +15,25 @@ from pipeline.decode.dali import (
     PATHS,
     STD,
     DALIDataType,
+    DALIImageType,
     DecodeGraph,
+    Pipeline,
     PipelineQueue,
+    augment_inputs,
+    decoder_options,
     external_input,
     find_faulty_image,
     jpeg_hardware_notice,
     pipeline_def,
+    to_planes,
 )
-from pipeline.sampling.augmentation import Augmentation, choose_params
+from pipeline.sampling.augmentation import (
+    CUT_OUT_VALUE,
+    NO_AUGMENTATION,
+    Augmentation,
+    AugmentParams,
+    choose_params,
+)
 
 ALL = Augmentation(color_jitter=0.1, jpeg_quality=(2, 20), cut_out=9, shift=3, grey=0.1)
 # Operators on images.  The parameters of the augmentation stay on the CPU.
@@ -146,3 +157,76 @@ def test_the_first_faulty_image_is_found_with_its_fault(make_face):
     other = np.frombuffer(make_face(9, 0, (112, 96)), np.uint8)
     said = "is 112x96 pixels, not 112x112"
     assert find_faulty_image([sound[0], other, noise], (112, 112)) == (1, said)
+
+
+@pytest.mark.parametrize(
+    ("decode", "load", "threshold"),
+    [
+        ("mixed", 0.65, 1_000_000),
+        ("mixed_cuda", 0.0, 1_000_000),
+        ("mixed_hardware", 1.0, 1_000_000),
+        ("mixed_gpu_huffman", 0.0, 1000),
+    ],
+)
+def test_a_mixed_mode_chooses_the_share_of_the_jpeg_hardware(decode, load, threshold):
+    options = decoder_options(decode)
+    assert options.pop("output_type") == DALIImageType.RGB
+    assert options == {
+        "device": "mixed",
+        "hw_decoder_load": load,
+        "hybrid_huffman_threshold": threshold,
+    }
+
+
+@pytest.mark.parametrize("decode", ["cpu", "native"])
+def test_a_mode_on_the_cpu_has_no_option_of_the_jpeg_hardware(decode):
+    assert decoder_options(decode) == {"device": "cpu", "output_type": DALIImageType.RGB}
+
+
+def planes_in_plain_pipeline(augmentation, device_id=None):
+    """Return a pipeline without conditionals that converts fed pixels to normalised planes."""
+    pipe = Pipeline(2, 1, device_id, prefetch_queue_depth=1)
+    with pipe:
+        image = external_input("image", DALIDataType.UINT8, 3, layout="HWC")
+        planes = to_planes(image, augmentation)
+        pipe.set_outputs(planes)
+    return pipe, planes
+
+
+@pytest.mark.parametrize(("device_id", "device"), [(None, "cpu"), (0, "gpu")])
+def test_planes_are_on_the_device_of_the_pipeline(device_id, device):
+    _, planes = planes_in_plain_pipeline(Augmentation(), device_id)
+    assert planes.device == device
+
+
+def test_colours_change_before_the_shift_and_the_square_which_are_grey():
+    augmentation = Augmentation(color_jitter=0.5, cut_out=4, shift=3)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 10, 3), dtype=np.uint8)
+    params = AugmentParams(
+        mirror=np.array([False, True]),
+        color=np.array([[0.5, 1, 1], [0.25, 1, 1]], np.float32),
+        quality=np.zeros(2, np.int32),
+        cut_out=np.array([[4, 5, 3, 2], [0, 0, 2, 2]], np.int32),
+        shift=np.array([[2, -1], [0, 3]], np.int32),
+    )
+    expected = np.full((2, 8, 10, 3), CUT_OUT_VALUE, np.float32)
+    expected[0, 2:, :9] = 0.5 * pixels[0, :6, 1:]
+    expected[0, 4:7, 5:7] = CUT_OUT_VALUE
+    expected[1, :, 3:] = 0.25 * pixels[1, :, :7]
+    expected[1, :2, :2] = CUT_OUT_VALUE
+    expected[1] = expected[1, :, ::-1].copy()
+    queue = PipelineQueue(planes_in_plain_pipeline(augmentation)[0], 1)
+    queue.feed_inputs({"image": pixels, **augment_inputs(params, augmentation)})
+    found = np.array(queue.take().as_tensor())
+    queue.release()
+    assert np.abs(found - ((expected - MEAN) / STD).transpose(0, 3, 1, 2)).max() < 1e-5
+
+
+def test_planes_without_augmentation_are_the_pixels():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 10, 3), dtype=np.uint8)
+    params = choose_params(NO_AUGMENTATION, np.arange(2), 1, 0, (8, 10))
+    queue = PipelineQueue(planes_in_plain_pipeline(NO_AUGMENTATION)[0], 1)
+    queue.feed_inputs({"image": pixels, **augment_inputs(params, NO_AUGMENTATION)})
+    found = np.array(queue.take().as_tensor())
+    queue.release()
+    assert np.abs(found - ((pixels - MEAN) / STD).transpose(0, 3, 1, 2)).max() < 1e-5

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -120,3 +122,14 @@ def test_a_real_message_of_dali_becomes_one_line():
     said = dali_message(caught.value)
     assert "Stacktrace" not in said and "File" not in said and "no longer valid" not in said
     assert said.startswith("Error in thread 0: ")
+
+
+def test_a_batch_of_several_sizes_is_refused_although_each_image_is_sound(records):
+    graph = Failing("")
+    graph.take = lambda: SimpleNamespace(is_dense_tensor=lambda: False)
+    with pytest.raises(RecordError) as caught:
+        take_tensor(RecordReader(records), graph, [np.arange(4)])
+    assert str(caught.value) == (
+        f"{records.name}: all images must have one size, got a batch with images that do not have "
+        "(height, width) = (112, 112); write the record set from images of one size"
+    )

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -329,3 +330,26 @@ def faces_cache(folder, tmp_path, guard):
     cache = DecodedCache(open_records(folder, tmp_path), 100, tmp_path)
     (path,) = tmp_path.glob("face-decoded-*")
     return cache, path
+
+
+@pytest.mark.parametrize("starts", [[0, PAGE], [PAGE, 0]], ids=["second piece", "first piece"])
+def test_pages_that_the_kernel_refuses_are_an_error(tmp_path, starts):
+    (tmp_path / "a").write_bytes(bytes(3 * PAGE))
+    data = mapped.map_file(tmp_path / "a")
+    starts, sizes = np.array(starts), np.array([PAGE, PAGE])
+    assert not mapped.copy_pieces(data, starts, sizes).any()
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(data.ctypes.data + PAGE), PAGE, 0) == 0
+    with pytest.raises(RecordError, match="^memory-mapped file: cannot be read, got EFAULT; check"):
+        mapped.copy_pieces(data, starts, sizes)
+
+
+def test_a_map_that_the_guard_cannot_watch_is_checked_every_time(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(PAGE))
+    mapped.guard_with(SimpleNamespace(watch=lambda address: None))
+    try:
+        data = mapped.map_file(tmp_path / "a")
+        assert not mapped.is_guarded(data)
+        watch = mapped.FileWatch([data])
+        assert watch.is_check_due() and watch.is_check_due()
+    finally:
+        mapped.guard_with(None)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from itertools import islice
 
@@ -181,3 +182,25 @@ def test_an_enormous_first_image_is_measured_without_decoding(
     (folder / "property").unlink()
     monkeypatch.setattr("pipeline.records.property_file.decode", lambda x: pytest.fail("decoded"))
     assert open_records(folder, tmp_path).image_size == (13_000, 13_000)
+
+
+@pytest.fixture
+def first_record_without_image(make_records, tmp_path):
+    folder = shutil.copytree(make_records(2, 2, image_size=(96, 80)), tmp_path / "set")
+    offset = int((folder / "train.idx").read_text().splitlines()[1].split("\t")[1])
+    with (folder / "train.rec").open("r+b") as file:
+        file.seek(offset + 4)
+        file.write(struct.pack("<I", 24))
+    return folder
+
+
+def test_the_first_image_that_can_be_read_is_measured(first_record_without_image, tmp_path):
+    (first_record_without_image / "property").unlink()
+    assert open_records(first_record_without_image, tmp_path).image_size == (96, 80)
+
+
+def test_a_first_record_without_image_does_not_prevent_opening(
+    first_record_without_image, tmp_path
+):
+    records = open_records(first_record_without_image, tmp_path)
+    assert (len(records), records.image_size) == (4, (96, 80))

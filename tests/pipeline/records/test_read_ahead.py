@@ -221,3 +221,16 @@ def test_pages_are_merged_and_end_with_the_file():
     assert found((9 * PAGE, 9), (3 * PAGE, 4)) == [(9 * PAGE, 9), (3 * PAGE, 4)]
     assert found((20 * PAGE + 1, 9999)) == [(20 * PAGE, 5)]
     assert found((0, 1), (50 * PAGE, 7), (4 * PAGE, 2)) == [(0, 1), (4 * PAGE, 2)]
+
+
+def test_pages_count_as_missing_if_mincore_fails(make_records, tmp_path):
+    data = map_rec(open_records(make_records(4, 3), tmp_path).files[0])
+    assert not are_resident(data, np.array([1]), np.array([PAGE]))  # not the start of a page
+
+
+def test_the_residency_of_a_removed_file_is_invisible(tmp_path):
+    path = tmp_path / "train.rec"
+    path.write_bytes(b"x")
+    assert module.is_residency_visible(path)
+    path.unlink()
+    assert not module.is_residency_visible(path)

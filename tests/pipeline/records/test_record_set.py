@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.records import record_set
-from pipeline.records.record_set import RecordSet, row_slices
+from pipeline.records.record_set import ImageError, RecordSet, row_slices
 
 
 def made(offsets, file=None, keys=None) -> RecordSet:
@@ -93,3 +94,10 @@ def test_checksums_identify_a_set():
             column[1] += 1
         changed = replace(records, **{name: column}).checksums()
         assert {key for key in sums if changed[key] != sums[key]} == {f"crc_{name}"}
+
+
+def test_an_image_error_of_a_worker_process_keeps_its_row_and_message():
+    problem = "a.rec: key 8 is damaged"
+    error = pickle.loads(pickle.dumps(ImageError(7, problem, "copy it again")))
+    assert type(error) is ImageError and (error.row, error.problem) == (7, problem)
+    assert str(error) == f"{problem}; copy it again"

@@ -17,6 +17,7 @@ from pipeline.records.recordio import (
     check_index,
     count_bytes_after,
     frames,
+    map_rec,
     read_headers,
     read_index,
 )
@@ -207,3 +208,22 @@ def test_frames_end_with_their_record():
         assert list(frames(cut, 0)) == [(1, 8, 6, 16)]
         assert count_bytes_after(cut, 0) == len(cut) - 16
     assert list(frames(data[:7], 0)) == []
+
+
+@pytest.mark.parametrize("read", [map_rec, read_index])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, read):
+    with pytest.raises(RecordError) as caught:
+        read(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: cannot be read, got Is a directory; make it readable"
+    )
+
+
+def test_lines_that_exchange_keys_and_offsets_are_refused(idx):
+    assert refusal(idx, b"4\t0\n8\t48\t144\n96\n12\t144\n") == (
+        f"{idx}: line 2 is not a key, a tab and an offset, got '8\\t48\\t144'; the file is damaged "
+        "or is not an index, make or copy it again"
+    )
+    assert refusal(idx, b"8\t96\t144\n192\n").startswith(
+        f"{idx}: line 1 is not a key, a tab and an offset, got '8\\t96\\t144'; "
+    )

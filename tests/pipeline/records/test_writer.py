@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mxnet import recordio
 
+from pipeline.records import writer
 from pipeline.records.writer import MAGIC_BYTES, frame, write_record_set
 
 JPEG = b"\xff\xd8"
@@ -143,3 +144,31 @@ def test_images_are_streamed(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 10 * megabyte
     finally:
         tracemalloc.stop()
+
+
+def test_a_set_without_people_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="^num_classes: must be at least 1, got 0; give the num"):
+        write_record_set(tmp_path / "set", IMAGES, 0)
+    assert not (tmp_path / "set").exists()
+
+
+def test_keys_that_float32_cannot_hold_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "MAX_KEYS", 7)
+    write_record_set(tmp_path / "fits", IMAGES, 3)
+    monkeypatch.setattr(writer, "MAX_KEYS", 6)
+    with pytest.raises(ValueError) as caught:
+        write_record_set(tmp_path / "set", IMAGES, 3)
+    assert str(caught.value) == (
+        f"{tmp_path}/set: a set with a header record has at most 6 keys, got 7; write the set with "
+        "header=False"
+    )
+    assert not list((tmp_path / "set").iterdir())
+    assert write_record_set(tmp_path / "set", IMAGES, 3, header=False) == 3
+
+
+def test_an_image_that_is_too_long_for_a_record_is_refused(monkeypatch):
+    monkeypatch.setattr(writer.recordio, "MAX_LENGTH", 8)
+    assert b"".join(frame(bytes(8)))[8:] == bytes(8)
+    with pytest.raises(ValueError) as caught:
+        list(frame(bytes(9)))
+    assert str(caught.value) == "record: at most 8 bytes are possible, got 9; shrink the image"
