@@ -57,6 +57,11 @@ class Landmarks:
             self._rows[key].append(len(self._points))
             self._points.append(points.astype(np.float32))
 
+    @property
+    def has_points(self) -> bool:
+        """Whether a face with points has been added."""
+        return bool(self._points)
+
     def find(self, path: str | os.PathLike[str]) -> list[np.ndarray] | None:
         """Return the points (5, 2) of each face of an image; None if no listed path matches."""
         key = _key(os.fspath(path))
@@ -96,7 +101,7 @@ def read_landmarks(path: str | os.PathLike[str]) -> Landmarks:
                 f"{MAX_COORDINATE_PX:.0f} pixels, got {points.ravel().tolist()}; correct the file"
             )
         landmarks.add(name, points)
-    if not len(landmarks):
+    if not landmarks.has_points:
         raise ValueError(
             f"{path}: must give five points of at least one image, got none; write a line per "
             "image: its path and ten numbers"

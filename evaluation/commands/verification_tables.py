@@ -37,7 +37,8 @@ def notes(reports: Reports) -> list[str]:
         "flip: sum of the embeddings of image and mirror image; no flip: embedding of the image",
         "threshold: cosine above which a pair counts as one person",
         "[low, high]: 95 % confidence interval, which treats people, not pairs, as independent; "
-        "without NAME.people.txt, all images connected by same-person pairs count as one person",
+        "without NAME.people.txt, identical images and images connected by same-person pairs "
+        "count as one person",
     ]
     if any(point["tar"] is None for report in reports.values() for point in report["roc"]):
         lines.append(

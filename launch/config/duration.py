@@ -36,7 +36,9 @@ class Duration:
         if text in (0, "0"):
             return cls()
         match = re.fullmatch(PATTERN, str(text)) if len(str(text)) <= MAX_CHARACTERS else None
-        if not match or float(match[1]) > MAX_AMOUNT:
+        if match and float(match[1]) > MAX_AMOUNT:
+            raise ValueError(f"expected an amount of at most {MAX_AMOUNT:.0f}, got {shown(text)}")
+        if not match:
             raise ValueError(
                 "expected a duration like '51200000 images', '100000 steps', '2.5 epochs' or "
                 f"'10 %', got {shown(text)}"

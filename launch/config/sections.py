@@ -206,7 +206,7 @@ class DataConfig:
             yield (
                 "bag",
                 f"must be a multiple of data.batch_size, got {self.bag} and {self.batch_size}; use "
-                f"a data.bag of {-(-self.bag // self.batch_size) * self.batch_size}",
+                f"a data.bag of {max(1, self.bag // self.batch_size) * self.batch_size}",
             )
         if self.batch_size % 3:
             yield (

@@ -37,6 +37,8 @@ MIB = 1 << 20
 # Version of the decoded pixels, a part of the hash in a cache's file name.  Change the version when
 # the code decodes the same JPEGs to other pixels, so that old caches are not reused.
 _CONTENT = "upright"
+_WRONG_FILE_ERRNOS = (errno.EPERM, errno.EACCES, errno.ELOOP, errno.EISDIR)
+"""Errors of a path that belongs to another user or is no regular file."""
 
 
 class CacheError(ValueError):
@@ -65,7 +67,8 @@ class DecodedCache:
             file = _open(path, total)
             memory = mapped.map_shared(file, total, path, "start the same run again")
         except OSError as error:
-            if error.errno in (errno.EPERM, errno.EACCES, errno.ELOOP, errno.EISDIR):
+            # With EACCES, the folder may lack write access instead.
+            if error.errno in _WRONG_FILE_ERRNOS and os.path.lexists(path):
                 raise CacheError(
                     f"data.decoded_cache_mib: {path} must be a file of this user, got "
                     f"{error.strerror}; remove it, or set 0 to run without a cache"
@@ -159,12 +162,13 @@ def _open(path: Path, size: int) -> int:
     """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        state = os.fstat(file)
+        if state.st_uid != os.getuid() or not stat.S_ISREG(state.st_mode):
+            os.close(file)
+            raise OSError(errno.EPERM, "a file of another user or a special file")
         try:
             fcntl.flock(file, fcntl.LOCK_SH)
-            state = os.fstat(file)
-            if state.st_uid != os.getuid() or not stat.S_ISREG(state.st_mode):
-                raise OSError(errno.EPERM, "a file of another user or a special file")
-            if state.st_nlink:
+            if os.fstat(file).st_nlink:
                 # Reserve the memory now, because it could run out later in the run.
                 os.posix_fallocate(file, 0, size)
                 return file

@@ -41,7 +41,7 @@ def test_table_and_json_hold_the_same_rows(tmp_path, capsys):
     assert found["machine"]["cpu"] and found["machine"]["versions"]["echo"] == "1.2.3"
     out = capsys.readouterr().out
     assert "left out: gluonfr: no network" in out
-    tables = out.split("first results")[1:]
+    tables = out.split("first result of each")[1:]
     assert "ms without update" in tables[0] and "images/s" not in tables[0]
     assert "ms without update" not in tables[1] and "images/s" in tables[1]
 

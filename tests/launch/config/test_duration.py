@@ -33,9 +33,13 @@ def test_durations_are_parsed_and_converted_to_images(text, amount, unit, images
     assert Duration.parse(str(duration)) == duration
 
 
-@pytest.mark.parametrize(
-    "text", [5, "5", "-1 epochs", "epochs", "1e999 steps", "1e46 images", "1e images", None, True]
-)
+@pytest.mark.parametrize("text", [5, "5", "-1 epochs", "epochs", "1e images", None, True])
 def test_other_text_is_no_duration(text):
     with pytest.raises(ValueError, match="expected a duration like"):
+        Duration.parse(text)
+
+
+@pytest.mark.parametrize("text", ["1e46 images", "1e999 steps", "9007199254740993000 images"])
+def test_a_huge_amount_is_refused_with_the_limit(text):
+    with pytest.raises(ValueError, match="expected an amount of at most 9007199254740992, got"):
         Duration.parse(text)

@@ -32,7 +32,7 @@ def test_unsuitable_interfaces_are_refused(monkeypatch):
     assert "got 'no-such-nic'; choose one of " in str(error.value)
     monkeypatch.setattr(network, "_source_address", lambda host: None)
     with pytest.raises(
-        UsageError, match="has no route to the launcher, got '10.0.0.1'; set --network"
+        UsageError, match="has no route to the launcher, got '10.0.0.1'; name an interface with "
     ):
         network.find_interface("10.0.0.1")
 

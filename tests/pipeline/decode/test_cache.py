@@ -181,6 +181,7 @@ def test_a_path_that_is_no_regular_file_is_refused(records, tmp_path):
     os.mkfifo(tmp_path / name)
     with pytest.raises(CacheError, match=r"must be a file of this user, got .* special file; "):
         DecodedCache(records, 10, tmp_path)
+    assert caches(tmp_path) == [name]
 
 
 def test_a_cache_that_another_process_removes_while_it_is_opened_is_made_again(

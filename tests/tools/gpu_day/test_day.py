@@ -158,8 +158,8 @@ MEASURED, FAILED, SKIPPED = (
             [MEASURED],
             1,
             "failed",
-            "the step exceeded its time limit of 9 s and was ended; these processes hang in the "
-            "kernel and cannot be killed: 5, 6",
+            "the step exceeded its time limit of 9 s and was ended; SIGKILL did not end the "
+            "processes with the ids 5, 6; see dmesg",
         ),
     ],
 )

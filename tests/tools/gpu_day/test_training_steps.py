@@ -58,7 +58,7 @@ def test_losses_are_compared_with_their_reference(monkeypatch, tmp_path):
     assert found["losses, gpu plain"][1]["relative difference"] == "1.0e-03"
     assert found["losses, gpu native"] == ("skipped", "run_train: run.operators: none for GPUs")
     state, why = found["losses, gpu plain, no TF32"]
-    assert state == "failed" and "from those of the run 'cpu' by 5.0e-02; at most 0.02" in why
+    assert state == "failed" and "losses of the run 'cpu' is 5.0e-02; at most 0.02" in why
     assert found["losses, gpu plain, no fusion"][0] == "measured"
 
 
