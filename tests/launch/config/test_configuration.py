@@ -278,7 +278,7 @@ def test_a_saved_configuration_loads_unchanged():
                 (
                     {"images_per_person": 5, "bag": 100},
                     "bag: must be a multiple of data.batch_size, got 100 and 30; use a data.bag "
-                    "of 120",
+                    "of 90",
                 ),
                 (
                     {"images_per_person": 5, "bag": 100, "batch_size": 10},
