@@ -32,7 +32,10 @@ def test_tensors_get_our_names():
     [
         ({"b": np.zeros(2)}, r"f: does not fit net, got no tensor 'w' of shape \(2, 3\)"),
         ({"w": np.ones((3, 2))}, r"whose tensor 'w' has the shape \(2, 3\), got \(3, 2\)"),
-        ({"w": np.ones((2, 3)), "c": np.ones(4)}, r"no tensor 'c', got one of shape \(4,\)"),
+        (
+            {"w": np.ones((2, 3)), "c": np.ones(4)},
+            r"no layer for a tensor 'c', got one of shape \(4,\)",
+        ),
         ({"w": np.full((2, 3), np.nan)}, "'w' must have finite"),
     ],
 )

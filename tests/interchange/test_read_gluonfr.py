@@ -117,7 +117,7 @@ def test_pixels_divided_by_255_give_the_same_embeddings(tmp_path, model):
             {"features.2.0.out.3.fc.0.weight": np.ones((4, 64, 1, 1))},
             "must be GluonFR's mobilefacenet or one of .* got 284 tensors",
         ),
-        ({"features.11.weight": np.ones(2)}, "has no tensor 'features.11.weight'"),
+        ({"features.11.weight": np.ones(2)}, "has no layer for a tensor 'features.11.weight'"),
         ({"output.weight": np.ones((3, 9))}, r"the shape \(classes, 8\), got \(3, 9\)"),
     ],
 )

@@ -85,7 +85,7 @@ def test_two_networks_of_one_process_have_parameters_of_their_own(images):
     ("size", "changes", "problem"),
     [
         (SIZE, {"embedding_size": 6}, r"net.embedding_size: must be that .* \[\(1, 5\)\], got 6"),
-        ((0, 6), {}, "net.symbol: its layers must fit images of 0x6 pixels"),
+        ((0, 6), {}, "net.name: 'graph' needs images of at least 1x1 pixels"),
         ("8", {}, "image_size: must be the height and the width in pixels, got '8'"),
         (SIZE, {"symbol": "{}"}, "net.symbol: a symbol must be a JSON object with a list of nodes"),
     ],

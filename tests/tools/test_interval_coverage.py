@@ -31,4 +31,4 @@ def test_a_simulated_set_has_the_accuracy_that_it_is_drawn_for():
 def test_the_exit_code_says_whether_all_fractions_are_in_the_range(capsys):
     options = ["--people", "100", "--pairs", "400", "--accuracies", "0.9", "--effects", "0"]
     assert main([*options, "--simulations", "1"]) == 1
-    assert "outside 92 to 97.5 %" in capsys.readouterr().out
+    assert "outside the range 92 % to 97.5 %" in capsys.readouterr().out

@@ -126,8 +126,6 @@ def _names(records: RecordSet, labels: str) -> tuple[list[str], bool]:
     # names, every name gets the index of its set as a prefix.
     if labels != "names" and len(paths) > 1 and len(set(flat)) < len(flat):
         flat = [f"{index}-{name}" for index, names in enumerate(named) for name in names]
-    if labels != "names" and len(set(flat)) < len(flat):  # one set has equal names
-        flat = [f"{label}-{name}" for label, name in enumerate(flat)]
     return flat, len(missing) < len(paths)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -51,8 +52,10 @@ def test_equal_names_of_one_set_stay_different_people(folder):
     (folder / "set" / "identities.json").write_text('["Ann", "Ann"]')
     assert run("unpack", folder / "set", folder / "out") == 0
     assert sorted(path.name for path in (folder / "out").iterdir() if path.is_dir()) == [
-        "0-Ann", "1-Ann"
+        "0", "1"
     ]  # fmt: skip
+    assert run("filter", folder / "set", folder / "copy", "--min-images", "1") == 0
+    assert json.loads((folder / "copy" / "identities.json").read_text()) == ["Ann", "Ann"]
 
 
 def test_an_output_below_a_file_is_refused(folder, capsys):
