@@ -73,7 +73,13 @@ def library() -> Path:
     digest.update(repr((LEVELS, OPTIONS, _mxnet())).encode())
     name = Path(sys.prefix) / "lib" / "face_ops" / digest.hexdigest()[:16]
     with_gpu = name.with_name(f"{name.name}-gpu.so")
-    return with_gpu if with_gpu.is_file() or _toolkit() else name.with_suffix(".so")
+    if with_gpu.is_file():
+        return with_gpu
+    without = name.with_suffix(".so")
+    # A process without MXNet calls only CPU functions.  So do not import MXNet to look for a GPU.
+    if "mxnet" not in sys.modules and without.is_file():
+        return without
+    return with_gpu if _toolkit() else without
 
 
 def compile_library() -> Path:
@@ -190,10 +196,15 @@ def _mxnet() -> tuple[str, str]:
 @cache
 def _toolkit() -> nvcc.Toolkit | None:
     """Return the nvcc to use; None if no nvcc works or MXNet does not support CUDA."""
-    try:
-        found = nvcc.find()
-    except nvcc.ToolkitError:
+    if not nvcc.executables():
         return None
+    # Ask MXNet first: most processes need MXNet anyway, and a test of nvcc takes longer than its
+    # import.
     import mxnet as mx
 
-    return found if mx.runtime.Features().is_enabled("CUDA") else None
+    if not mx.runtime.Features().is_enabled("CUDA"):
+        return None
+    try:
+        return nvcc.find()
+    except nvcc.ToolkitError:
+        return None

@@ -74,6 +74,8 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
     state.device, state.fused_device, state.loader_kernels = device, "", None
     if choice == "plain":
         return ""
+    import mxnet  # noqa: F401  # without MXNet, `build` would not look for GPU operators
+
     try:
         path = build.compile_library()
         compiled = ctypes.CDLL(str(path))

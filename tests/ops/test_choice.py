@@ -17,7 +17,7 @@ import pytest
 
 import ops
 from nets import build_net
-from ops.build import LEVELS, library
+from ops.build import LEVELS, _toolkit, library
 from ops.mode_graphs import FUSED, TRAINING
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -377,6 +377,24 @@ def test_a_library_with_gpu_operators_is_used_without_nvcc(monkeypatch, tmp_path
     with_gpu.touch()
     monkeypatch.setattr("ops.build._toolkit", lambda: None)
     assert library() == with_gpu
+
+
+def test_a_process_without_mxnet_does_not_look_for_a_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    monkeypatch.setattr("ops.build._toolkit", lambda: ("nvcc", (11, 8), "g++"))
+    plain = tmp_path / "lib" / "face_ops" / library().name.replace("-gpu", "")
+    plain.parent.mkdir(parents=True)
+    plain.touch()
+    assert library().name.endswith("-gpu.so")
+    monkeypatch.delitem(sys.modules, "mxnet")
+    assert library() == plain
+
+
+def test_mxnet_without_cuda_needs_no_search_for_nvcc(monkeypatch):
+    monkeypatch.setattr("ops.native.gpu.nvcc.executables", lambda: ["nvcc"])
+    monkeypatch.setattr("ops.native.gpu.nvcc.find", lambda: 1 / 0)
+    _toolkit.cache_clear()
+    assert _toolkit() is None
 
 
 def test_instruction_levels_share_no_functions(tmp_path):

@@ -50,25 +50,28 @@ def architectures(release: tuple[int, int]) -> list[str]:
     return [part for option in code for part in ("-gencode", option)]
 
 
-def find() -> Toolkit:
-    """Return the first nvcc found that works with a C++ compiler of this machine.
+def executables() -> list[str]:
+    """Return the paths of the nvcc programs in CUDA_HOME, PATH and /usr/local/cuda*, in order."""
+    home = os.environ.get("CUDA_HOME")
+    places = [str(Path(home) / "bin" / "nvcc")] if home else []
+    places += [shutil.which("nvcc") or ""]
+    places += [str(path) for path in sorted(Path("/usr/local").glob("cuda*/bin/nvcc"))]
+    return [place for place in dict.fromkeys(places) if os.access(place, os.X_OK)]
 
-    The search covers, in this order, CUDA_HOME, PATH and /usr/local/cuda*.  The C++ compiler is the
-    value of the environment variable CXX or one of ``COMPILERS``.
+
+def find() -> Toolkit:
+    """Return the first of ``executables()`` that works with a C++ compiler of this machine.
+
+    The C++ compiler is the value of the environment variable CXX or one of ``COMPILERS``.  The
+    search takes more than a second, because it compiles a file.
 
     Raises
     ------
     ToolkitError
         If no nvcc of CUDA 11.0 or newer works.
     """
-    home = os.environ.get("CUDA_HOME")
-    places = [str(Path(home) / "bin" / "nvcc")] if home else []
-    places += [shutil.which("nvcc") or ""]
-    places += [str(path) for path in sorted(Path("/usr/local").glob("cuda*/bin/nvcc"))]
     found = "none"
-    for place in dict.fromkeys(places):
-        if not os.access(place, os.X_OK):
-            continue
+    for place in executables():
         release = _release(place)
         found = f"{place} of CUDA {release[0]}.{release[1]}" if release else place
         if release is None or release < (11, 0):
