@@ -239,9 +239,11 @@ class HorovodComm(Comm):
         )
 
     def has_lost(self, error: Exception) -> bool:
-        # MXNet passes on the text of Horovod's or Gloo's error, but not its type.
+        # MXNet passes on the text of Horovod's or Gloo's error, but not its type.  It may cut the text
+        # down to "Connection reset by peer".
         text = str(error).lower()
-        return isinstance(error, RuntimeError) and ("horovod" in text or "gloo" in text)
+        known = ("horovod", "gloo", "reset by peer", "closed by peer")
+        return isinstance(error, RuntimeError) and any(words in text for words in known)
 
     def name_lost_ranks(self, write: Callable[[str], None]) -> None:
         roll_call = make_roll_call(self.rank, self.size)
