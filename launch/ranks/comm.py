@@ -239,8 +239,7 @@ class HorovodComm(Comm):
         )
 
     def has_lost(self, error: Exception) -> bool:
-        # MXNet passes on the text of Horovod's or Gloo's error, but not its type.  The text may be
-        # cut down to "Connection reset by peer".
+        # MXNet passes on the text of Horovod's or Gloo's error, or only its end, but not its type.
         text = str(error).lower()
         known = ("horovod", "gloo", "reset by peer", "closed by peer")
         return isinstance(error, RuntimeError) and any(words in text for words in known)
