@@ -74,7 +74,9 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
     state.device, state.fused_device, state.loader_kernels = device, "", None
     if choice == "plain":
         return ""
-    import mxnet  # noqa: F401  # without MXNet, `build` would not look for GPU operators
+    # MXNet loads the CUDA libraries, which the check of the GPU needs.  Without MXNet, `build`
+    # would not look for GPU operators.
+    from mxnet import library
 
     try:
         path = build.compile_library()
@@ -82,8 +84,6 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
         state.loader_kernels = LoaderKernels(compiled)
         if choice == "auto" and device != "cpu":
             return ""
-        from mxnet import library  # loads the CUDA libraries, which the check of the GPU needs
-
         if device == "gpu":
             _require_gpu(compiled, device_id)
         if not state.loaded:

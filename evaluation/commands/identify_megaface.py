@@ -20,7 +20,7 @@ from evaluation.commands.embedding_sources import (
     open_model,
     refuse_without_model,
 )
-from evaluation.commands.options import check_batch_size
+from evaluation.commands.options import add_rank_option, check_batch_size
 from evaluation.commands.reports import (
     add_report_options,
     check_report_options,
@@ -102,14 +102,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="numbers of distractors; each N uses the first N of the list (default: the powers of "
         "ten below the length of the list, and that length)",
     )
-    parser.add_argument(
-        "--ranks",
-        nargs="+",
-        type=int,
-        default=list(megaface.RANKS),
-        metavar="K",
-        help="ranks K for which to compute rank-K rates",
-    )
+    add_rank_option(parser, megaface.RANKS)
     parser.add_argument(
         "--fars",
         nargs="+",

@@ -16,7 +16,7 @@ from evaluation.commands.embedding_sources import (
     refuse_without_model,
     rows_of_entry,
 )
-from evaluation.commands.options import check_batch_size
+from evaluation.commands.options import add_rank_option, check_batch_size
 from evaluation.commands.reports import (
     add_report_options,
     check_report_options,
@@ -60,14 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             help="text file with the person of each embedding, one name per line (default: the "
             "name of the folder that contains the image)",
         )
-    parser.add_argument(
-        "--ranks",
-        nargs="+",
-        type=int,
-        default=list(RANKS),
-        metavar="K",
-        help="ranks K for which to compute rank-K rates",
-    )
+    add_rank_option(parser, RANKS)
     parser.add_argument(
         "--fpirs",
         nargs="+",

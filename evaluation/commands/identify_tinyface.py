@@ -13,6 +13,7 @@ from evaluation.commands.embedding_sources import (
     listed_rows,
     open_model,
 )
+from evaluation.commands.options import add_rank_option
 from evaluation.commands.reports import (
     add_report_options,
     check_report_options,
@@ -48,14 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="with --model: folder whose subfolders Probe, Gallery_Match and Gallery_Distractor "
         "contain the aligned images (default: the folder Testing_Set)",
     )
-    parser.add_argument(
-        "--ranks",
-        nargs="+",
-        type=int,
-        default=list(RANKS),
-        metavar="K",
-        help="ranks K for which to compute rank-K rates",
-    )
+    add_rank_option(parser, RANKS)
     add_report_options(parser)
 
 

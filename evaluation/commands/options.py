@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from launch.config.paths import expand_home
@@ -63,6 +64,18 @@ def add_set_options(parser: argparse.ArgumentParser) -> None:
         type=expand_home,
         metavar="FILE",
         help="also write the results to this JSON file",
+    )
+
+
+def add_rank_option(parser: argparse.ArgumentParser, default: Sequence[int]) -> None:
+    """Add the option ``--ranks`` of the identification commands."""
+    parser.add_argument(
+        "--ranks",
+        nargs="+",
+        type=int,
+        default=list(default),
+        metavar="K",
+        help="ranks K for which to compute rank-K rates",
     )
 
 
