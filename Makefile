@@ -23,8 +23,9 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 train: setup $(if $(DATA),,sample) ## train and verify; DATA=FOLDER: on an InsightFace folder; NP, CFG, ARGS
 	@$(if $(filter-out $(CURDIR),$(CALLER)),cd "$$CALLER" && )exec $(if $(filter-out $(CURDIR),$(CALLER)),"$(abspath $(RUN))",$(RUN)) -m launch.local -np $(NP) --cfg "$$CFG" $(if $(DATA),--data "$$DATA") $(ARGS)
+# The tests start some hundred processes, each of which would compile the modules again.
 test: setup-dev ## run the tests; TESTS=tests/pipeline for a part, JOBS=1 in one process
-	@$(RUN) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	@PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 lint: setup-dev ## ruff, mypy and the words of CONTRIBUTING.md
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(RUN) .ci/words.py
 format: setup-dev ## let ruff rewrite the sources

@@ -74,9 +74,9 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
     state.device, state.fused_device, state.loader_kernels = device, "", None
     if choice == "plain":
         return ""
-    # MXNet loads the CUDA libraries, which the check of the GPU needs.  Without MXNet, `build`
-    # would not look for GPU operators.
-    from mxnet import library
+    # This import loads MXNet, and so the CUDA libraries, which the check of the GPU needs.  Without
+    # MXNet, `build` would not look for GPU operators.
+    from ops.load import load_library
 
     try:
         path = build.compile_library()
@@ -87,7 +87,7 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
         if device == "gpu":
             _require_gpu(compiled, device_id)
         if not state.loaded:
-            library.load(str(path), verbose=False)
+            load_library(path)
             state.loaded = True
     except build.BuildError as error:
         if choice == "native":

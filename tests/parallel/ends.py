@@ -113,7 +113,7 @@ class LauncherProcess:
         while not (value := condition()):
             assert time.monotonic() < deadline, f"timeout: {what}\n{self.output()}"
             self.drain()
-            time.sleep(0.002)
+            time.sleep(0.01)
         return value
 
     def drain(self) -> None:

@@ -90,7 +90,7 @@ def _kill(started: Ranks, moment: str, folder: Path, generator: np.random.Genera
     assert len(pids) == started.size, started.output().everything
     saving = "saving" in moment
     if saving:
-        started.until(lambda: has_partial_checkpoint(folder))
+        started.until(lambda: has_partial_checkpoint(folder), poll_s=0.002)
     # A checkpoint takes some tens of milliseconds, a step about a tenth of a second.
     time.sleep(generator.uniform(0, 0.015 if saving else 0.2))
     victims = list(pids.values())

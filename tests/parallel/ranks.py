@@ -168,8 +168,10 @@ class Ranks:
         code = self._process.poll()
         return RunResult(-1 if code is None else code, lines)
 
-    def until(self, condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
-        """Wait until ``condition`` returns a true value and return that value.
+    def until(
+        self, condition: Callable[[], Any], timeout_s: float = TIMEOUT_S, poll_s: float = 0.01
+    ) -> Any:
+        """Check ``condition`` every ``poll_s`` seconds until it is true; return its value.
 
         Raises
         ------
@@ -186,7 +188,7 @@ class Ranks:
                 raise AssertionError(
                     f"the ranks did not meet the condition\n{self.output().everything}"
                 )
-            time.sleep(0.002)
+            time.sleep(poll_s)
 
     def pids(self) -> dict[int, int]:
         """Return the process id of every running rank, by rank."""
