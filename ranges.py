@@ -12,6 +12,8 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from suggestions import listed, question, suggest
@@ -168,7 +170,7 @@ def refusal(builder: Callable[..., Any], name: str, key: str, value: Any) -> str
     return f"not available for {name!r}, got {value!r}; {reason}" if reason else ""
 
 
-def settings(builder: Callable[..., Any]) -> dict[str, Setting]:
+def settings(builder: Callable[..., Any]) -> Mapping[str, Setting]:
     """Return the keyword-only arguments of a function or class as settings, keyed by name.
 
     If the constructor of a class passes ``**kwargs`` on, the settings include those of the base
@@ -176,6 +178,11 @@ def settings(builder: Callable[..., Any]) -> dict[str, Setting]:
     arguments of the base class are internal. The settings in the attribute ``refused_settings`` of
     a class are left out.
     """
+    return _read_settings(builder)
+
+
+@cache  # the annotations of one class take half a millisecond
+def _read_settings(builder: Any) -> Mapping[str, Setting]:
     found: dict[str, Setting] = {}
     refused = getattr(builder, "refused_settings", {})
     for function, inherited in _functions(builder):
@@ -184,7 +191,7 @@ def settings(builder: Callable[..., Any]) -> dict[str, Setting]:
             public = p.kind is p.KEYWORD_ONLY and (not inherited or _is_public(hints[p.name]))
             if public and p.name not in found and p.name not in refused:
                 found[p.name] = setting(p.name, hints[p.name], p.default)
-    return found
+    return MappingProxyType(found)
 
 
 def _functions(builder: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], bool]]:
