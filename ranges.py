@@ -181,7 +181,7 @@ def settings(builder: Callable[..., Any]) -> Mapping[str, Setting]:
     return _read_settings(builder)
 
 
-@cache  # the annotations of one class take half a millisecond
+@cache  # reading the annotations of a class takes a third of a millisecond
 def _read_settings(builder: Any) -> Mapping[str, Setting]:
     found: dict[str, Setting] = {}
     refused = getattr(builder, "refused_settings", {})

@@ -6,12 +6,15 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 
-def field_docs(section: type) -> dict[str, str]:
-    """Return a dict from the name of each field of a dataclass to the docstring below the field."""
+@cache
+def field_docs(section: type) -> Mapping[str, str]:
+    """Return the docstring below each field of a dataclass, keyed by the name of the field."""
     (body,) = ast.parse(inspect.getsource(section)).body
     assert isinstance(body, ast.ClassDef)
     found = {}
@@ -19,7 +22,7 @@ def field_docs(section: type) -> dict[str, str]:
         if isinstance(before, ast.AnnAssign) and isinstance(node, ast.Expr):
             assert isinstance(before.target, ast.Name) and isinstance(node.value, ast.Constant)
             found[before.target.id] = _one_line(str(node.value.value))
-    return found
+    return MappingProxyType(found)
 
 
 def parameter_docs(builder: Callable[..., Any]) -> dict[str, str]:

@@ -20,6 +20,7 @@ import hashlib
 import os
 import stat
 import weakref
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -146,6 +147,7 @@ def _name(records: RecordSet) -> str:
     return f"{PREFIX}{os.getuid()}-{digest.hexdigest()[:16]}"
 
 
+@cache  # it reads the metadata of all installed packages
 def _dali_packages() -> list[tuple[str, str]]:
     """Return the installed DALI packages as pairs (name, version).
 
