@@ -23,6 +23,8 @@ from launch.launchers.options import Parser, UsageError, shell_environment
 from launch.launchers.own_data import add_own_data
 from launch.launchers.supervise import ROOT, TRAIN, HorovodrunReader, Reader, supervise
 
+HOROVODRUN = Path(__file__).with_name("horovodrun")
+
 
 def main(argv: Sequence[str]) -> int:
     """Start the ranks, wait until all have ended and return the exit code of the run."""
@@ -71,7 +73,7 @@ def build_command(ranks: int, arguments: Sequence[str]) -> list[str]:
     if ranks == 1:
         return train
     # Without --gloo horovodrun imports MXNet to check for MPI.
-    horovodrun = [str(Path(sys.executable).with_name("horovodrun")), "--gloo"]
+    horovodrun = [sys.executable, str(HOROVODRUN), "--gloo"]
     return [*horovodrun, *cache_options(), "-np", str(ranks), *train]
 
 

@@ -22,15 +22,17 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 HOROVODRUN = str(Path(sys.executable).with_name("horovodrun"))
-# Without --gloo horovodrun imports MXNet to find out whether Horovod supports MPI.
-QUICK_HOROVODRUN = (sys.executable, str(HERE / "horovodrun"), "--gloo")
+# test_ends.py and test_launchers.py use the installed horovodrun too.
+QUICK_HOROVODRUN = (sys.executable, str(ROOT / "launch" / "launchers" / "horovodrun"), "--gloo")
 TIMEOUT_S = 400.0
 """Maximum duration of a program.  A start takes some seconds on an idle machine."""
 
 START, END = "several: start", "several: end"
 """Lines of several.py around the output of one training."""
+LABELS = "--labels="
+"""First argument of a training of several.py that records its labels; a folder follows."""
 CRASH_AFTER, CRASHED = "--crash-after=", 70
-"""First argument of a training of several.py that crashes, and its exit code."""
+"""Argument of a training of several.py that crashes, before all others but LABELS; its code."""
 
 _PREFIX = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")
 _MARK = "TEST_RANKS_MARK"  # variable in the environment of every process of one ``Ranks``

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,10 @@ from tests.parallel import pausable
 from training import loop
 
 
-def main(folder: Path, arguments: list[str]) -> int:
+@contextmanager
+def recording(folder: Path, train_step: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Yield a ``train_step`` that also writes the labels of this rank to a file in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    pausable.install()
-    train_step = loop.train_step
 
     def record(
         net: Any, head: Any, trainer: Any, image: Any, label: Any, *rest: Any, **options: Any
@@ -32,7 +34,12 @@ def main(folder: Path, arguments: list[str]) -> int:
         return train_step(net, head, trainer, image, label, *rest, **options)
 
     with open(folder / f"rank-{os.environ.get('HOROVOD_RANK', '0')}.txt", "w") as file:
-        loop.train_step = record
+        yield record
+
+
+def main(folder: Path, arguments: list[str]) -> int:
+    pausable.install()
+    with recording(folder, loop.train_step) as loop.train_step:
         return run_train.main(arguments)
 
 

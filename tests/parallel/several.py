@@ -6,7 +6,8 @@ first argument is "verify".  Each rank prints ``START`` on both output streams b
 and ``END`` with the exit code after it.  A training after another one has other random names of its
 blocks, but the same weights and losses.
 
-The argument ``--crash-after=N`` ends a training after N steps with exit code ``CRASHED``, without a
+The argument ``--labels=FOLDER`` records the labels of every step, as record_labels.py does.  The
+argument ``--crash-after=N`` ends a training after N steps with exit code ``CRASHED``, without a
 checkpoint of step N.  A later training can resume that run.  tests/parallel/kills.py kills the
 ranks.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ import run_train
 from evaluation import __main__ as evaluation
 from launch import ranks
 from launch.ranks.comm import connect
-from tests.parallel.ranks import CRASH_AFTER, CRASHED, END, START
+from tests.parallel.ranks import CRASH_AFTER, CRASHED, END, LABELS, START
+from tests.parallel.record_labels import recording
 from training import loop
 
 
@@ -47,8 +50,17 @@ def crashing(train_step: Callable[..., Any], steps: int) -> Callable[..., Any]:
 
 
 def train(arguments: list[str]) -> int:
-    """Call run_train.py with arguments, of which the first may be CRASH_AFTER; return its code."""
-    with pytest.MonkeyPatch.context() as patch:
+    """Call run_train.py with arguments, which may begin with LABELS and CRASH_AFTER, in this order.
+
+    Returns the exit code.
+    """
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as files:
+        if arguments[0].startswith(LABELS):
+            folder = Path(arguments[0].removeprefix(LABELS))
+            patch.setattr(
+                loop, "train_step", files.enter_context(recording(folder, loop.train_step))
+            )
+            arguments = arguments[1:]
         if arguments[0].startswith(CRASH_AFTER):
             steps = int(arguments[0].removeprefix(CRASH_AFTER))
             patch.setattr(loop, "train_step", crashing(loop.train_step, steps))

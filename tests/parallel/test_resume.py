@@ -13,19 +13,22 @@ import pytest
 from tests.parallel.kills import MAX_SEGMENT_STEPS, has_partial_checkpoint, kill_often
 from tests.parallel.ranks import (
     AUGMENTED,
-    HERE,
+    CRASH_AFTER,
+    CRASHED,
+    LABELS,
     Ranks,
+    RunResult,
     pausable,
     pause_at,
     read_losses,
     resumed_at,
     run,
+    run_several,
     training,
     write_cfg,
 )
 
 pytestmark = pytest.mark.parallel
-RECORDER = HERE / "record_labels.py"
 
 
 @pytest.fixture(scope="session")
@@ -71,83 +74,135 @@ def test_a_killed_run_resumes_with_the_losses_of_an_undisturbed_run(
     ]
 
 
-# 98 images with different labels: an epoch has 12 steps of 2 x 4 = 8 images, or 24 steps of 4.
-@pytest.mark.parametrize(
-    ("batch_size", "data"),
-    [(8, {"decoded_cache_mib": 8}), (4, {"reader": "blocks", "block": 8, "window": 30})],
-    ids=["same global batch, decoded cache", "half of it, blocks"],
-)
-def test_fewer_ranks_resume_without_a_lost_or_duplicate_image(
-    batch_size, data, make_records, tmp_path
-):
-    cfg = write_cfg(
-        tmp_path,
-        make_records(98, 1),
-        data=data,
-        train={"max_steps": 0, "epochs": 2, "checkpoint_every": 2},
-    )
-    folder = _kill_run(2, tmp_path, "two", cfg, after=3)
-    overrides = [f"data.batch_size={batch_size}"]
-    ended = run(1, [RECORDER, tmp_path / "one", "--cfg", cfg, *overrides])
-    assert ended.code == 0, ended.everything
-    resumed = resumed_at(ended)
-    assert resumed == 2, ended.everything  # in mid-epoch
+class Crashed:
+    """Run that crashes in mid-epoch, and whose resumption has another number of ranks.
 
-    before = [_read_labels(tmp_path / "two" / f"rank-{rank}.txt")[:resumed] for rank in range(2)]
-    assert all(len(steps) == resumed for steps in before)
-    after = _read_labels(tmp_path / "one" / "rank-0.txt")
+    Parameters
+    ----------
+    folder
+        Folder of the configuration, the run and the recorded labels.
+    cfg
+        Configuration of the run.
+    after
+        Number of steps until the crash.
+    overrides
+        Arguments of the resumption only.
+    """
+
+    def __init__(self, folder: Path, cfg: Path, after: int, *overrides: str):
+        self.cfg, self.after, self.overrides = cfg, after, overrides
+        self.run, self.labels = folder / "runs" / "tiny-001", folder / "labels"
+        self.ended: RunResult | None = None
+        """Result of the resumption."""
+
+    def start(self) -> list[str | Path]:
+        """Return the arguments of the training that crashes."""
+        labels, crash = f"{LABELS}{self.labels / 'before'}", f"{CRASH_AFTER}{self.after}"
+        return [labels, crash, *training(self.cfg)[1:]]
+
+    def resume(self) -> list[str | Path]:
+        """Return the arguments of the resumption."""
+        return [f"{LABELS}{self.labels / 'after'}", *training(self.cfg, *self.overrides)[1:]]
+
+    def resumed_at(self) -> int:
+        assert self.ended is not None and self.ended.code == 0, self.ended
+        return resumed_at(self.ended)
+
+    def before(self, ranks: int) -> list[list[int]]:
+        """Return the labels of the steps that the resumption keeps, one rank after the other."""
+        steps = [_read_labels(self.labels / "before" / f"rank-{rank}.txt") for rank in range(ranks)]
+        assert all(len(x) == self.after for x in steps)
+        return [step for x in steps for step in x[: self.resumed_at()]]
+
+    def after_resumption(self, ranks: int) -> list[list[int]]:
+        """Return the labels of the steps of the resumption, one rank after the other."""
+        files = [self.labels / "after" / f"rank-{rank}.txt" for rank in range(ranks)]
+        return [step for file in files for step in _read_labels(file)]
+
+
+# 98 images with different labels: an epoch has 12 steps of 2 x 4 = 8 images, or 24 steps of 4.
+FEWER_RANKS = {
+    "same global batch, decoded cache": (8, {"decoded_cache_mib": 8}),
+    "half of it, blocks": (4, {"reader": "blocks", "block": 8, "window": 30}),
+}
+
+
+@pytest.fixture(scope="module")
+def resumed(make_records, two_sets, tmp_path_factory):
+    """Return the resumed runs by name: those of FEWER_RANKS, "two sets" and "more ranks"."""
+
+    def crashed(records, after, *overrides, **sections) -> Crashed:
+        folder = tmp_path_factory.mktemp("crashed")
+        return Crashed(folder, write_cfg(folder, records, **sections), after, *overrides)
+
+    people = make_records(98, 1)
+    fewer = {
+        name: crashed(
+            people,
+            3,
+            f"data.batch_size={batch_size}",
+            data=data,
+            train={"max_steps": 0, "epochs": 2, "checkpoint_every": 2},
+        )
+        for name, (batch_size, data) in FEWER_RANKS.items()
+    }
+    # The filter keeps 30 and 17 people with two images each: 94 images, 11 steps of 8 per epoch.
+    fewer["two sets"] = crashed(
+        two_sets,
+        5,
+        "data.batch_size=8",
+        data=AUGMENTED,
+        train={"max_steps": 0, "epochs": 1, "checkpoint_every": 2},
+    )
+    more = crashed(
+        make_records(96, 1),
+        6,
+        "data.batch_size=2",
+        train={"max_steps": 0, "epochs": 1, "checkpoint_every": 5},
+    )
+    folder, runs = tmp_path_factory.mktemp("several"), [*fewer.values()]
+    crashes = run_several(2, folder, [each.start() for each in runs])
+    *ends, crash = run_several(1, folder, [*(each.resume() for each in runs), more.start()])
+    (more.ended,) = run_several(2, folder, [more.resume()])
+    for each, ended in zip(runs, ends, strict=True):
+        each.ended = ended
+    for ended in (*crashes, crash):
+        assert ended.code == CRASHED, ended.everything
+    return {**fewer, "more ranks": more}
+
+
+@pytest.mark.parametrize("name", FEWER_RANKS)
+def test_fewer_ranks_resume_without_a_lost_or_duplicate_image(name, resumed):
+    run, batch_size = resumed[name], FEWER_RANKS[name][0]
+    assert run.resumed_at() == 2  # in mid-epoch
+    after = run.after_resumption(1)
     assert {len(step) for step in after} == {batch_size}
-    used = [x for rank in before for step in rank for x in step]
+    used = [x for step in run.before(2) for x in step]
     rest = (96 - len(used)) // batch_size
     first_epoch = Counter(used + [x for step in after[:rest] for x in step])
     second_epoch = Counter(x for step in after[rest:] for x in step)
     for epoch in (first_epoch, second_epoch):
         assert set(epoch.values()) == {1}  # no duplicate
         assert len(epoch) == 96  # all images but an incomplete last batch
-    assert json.loads((folder / "summary.json").read_text())["ranks"] == 1
+    assert json.loads((run.run / "summary.json").read_text())["ranks"] == 1
 
 
-def test_two_filtered_augmented_sets_resume_without_a_lost_or_duplicate_image(two_sets, tmp_path):
-    # The filter keeps 30 and 17 people with two images each: 94 images, 11 steps of 8 per epoch.
-    cfg = write_cfg(
-        tmp_path,
-        two_sets,
-        data=AUGMENTED,
-        train={"max_steps": 0, "epochs": 1, "checkpoint_every": 2},
-    )
-    folder = _kill_run(2, tmp_path, "two", cfg, after=5)
-    ended = run(1, [RECORDER, tmp_path / "one", "--cfg", cfg, "data.batch_size=8"])
-    assert ended.code == 0, ended.everything
-    resumed = resumed_at(ended)
-    assert resumed == 4, ended.everything
-    steps = _read_labels(tmp_path / "one" / "rank-0.txt")
-    steps += [
-        s
-        for rank in range(2)
-        for s in _read_labels(tmp_path / "two" / f"rank-{rank}.txt")[:resumed]
-    ]
-    counts = Counter(x for step in steps for x in step)
+def test_two_filtered_augmented_sets_resume_without_a_lost_or_duplicate_image(resumed, two_sets):
+    run = resumed["two sets"]
+    assert run.resumed_at() == 4
+    counts = Counter(x for step in run.before(2) + run.after_resumption(1) for x in step)
     assert set(counts) <= set(range(47)) and max(counts.values()) == 2
     assert sum(counts.values()) == 88  # all images but an incomplete last batch
-    classes = json.loads((folder / "classes.json").read_text())
+    classes = json.loads((run.run / "classes.json").read_text())
     assert classes["records"] == [str(path / "train.rec") for path in two_sets]
     assert classes["record"] == [0] * 30 + [1] * 17
     assert classes["label"] == [*range(30), *(p for p in range(22) if p % 5)]
 
 
-def test_more_ranks_resume_without_a_lost_or_duplicate_image(make_records, tmp_path):
-    cfg = write_cfg(
-        tmp_path,
-        make_records(96, 1),
-        train={"max_steps": 0, "epochs": 1, "checkpoint_every": 5},
-    )
-    _kill_run(1, tmp_path, "one", cfg, after=6)
-    ended = run(2, [RECORDER, tmp_path / "two", "--cfg", cfg, "data.batch_size=2"])
-    assert ended.code == 0, ended.everything
-    resumed = resumed_at(ended)
-    assert resumed == 5, ended.everything
-    steps = _read_labels(tmp_path / "one" / "rank-0.txt")[:resumed]
-    steps += [s for rank in range(2) for s in _read_labels(tmp_path / "two" / f"rank-{rank}.txt")]
+def test_more_ranks_resume_without_a_lost_or_duplicate_image(resumed):
+    run = resumed["more ranks"]
+    assert run.resumed_at() == 5
+    steps = run.before(1) + run.after_resumption(2)
     assert Counter(x for step in steps for x in step) == Counter(range(96))
 
 
@@ -198,15 +253,6 @@ def test_a_stopped_run_resumes(tiny_records, tmp_path):
     assert sorted(read_losses(folder)) == list(range(1, 13))
     assert not has_partial_checkpoint(folder)
     assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
-
-
-def _kill_run(ranks: int, tmp_path: Path, records: str, cfg: Path, after: int) -> Path:
-    """Kill a run after ``after`` steps; return its folder. Record the labels in ``records``."""
-    folder = tmp_path / "runs" / "tiny-001"
-    with Ranks(ranks, [RECORDER, tmp_path / records, "--cfg", cfg], pause_at(after)) as started:
-        started.until(lambda: max(read_losses(folder), default=0) >= after)
-        started.kill_all()
-    return folder
 
 
 def _read_labels(path: Path) -> list[list[int]]:

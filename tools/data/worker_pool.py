@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -64,7 +65,7 @@ class WorkerPool:
         parent = os.getpid()
         self._connections: list[Connection] = []
         self._processes = []
-        with _one_opencv_thread():
+        with _one_opencv_thread(), _no_collection():
             for _ in range(processes):
                 ours, theirs = context.Pipe()
                 process = context.Process(
@@ -152,6 +153,18 @@ def _one_opencv_thread() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Switch the garbage collector off inside a ``with`` block, and in processes forked there."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _serve(
     connection: Connection,
     others: list[Connection],
@@ -159,6 +172,10 @@ def _serve(
     parent: int,
 ) -> None:
     """Receive numbers of pieces and send the results, until the other end of the pipe closes."""
+    # Never collect garbage of the parent: its finalizers may wait for threads, and the threads of the
+    # parent do not exist here.
+    gc.freeze()
+    gc.enable()
     end_with_parent(signal.SIGKILL, parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process after Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

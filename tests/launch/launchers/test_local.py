@@ -57,8 +57,9 @@ def test_face_train_executes_the_module(monkeypatch):
 def test_several_ranks_are_started_by_horovodrun():
     train = [sys.executable, str(ROOT / "run_train.py"), "--cfg", "a.yaml"]
     assert local.build_command(1, ["--cfg", "a.yaml"]) == train
-    horovodrun, *rest = local.build_command(4, ["--cfg", "a.yaml"])
+    python, horovodrun, *rest = local.build_command(4, ["--cfg", "a.yaml"])
     assert rest == ["--gloo", "-np", "4", *train]
+    assert python == sys.executable
     assert Path(horovodrun).name == "horovodrun" and Path(horovodrun).is_file()
 
 

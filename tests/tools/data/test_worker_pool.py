@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 
@@ -38,6 +39,35 @@ def test_workers_use_opencv_although_the_process_has_opencv_threads():
     process.kill()
     process.join()
     assert ended and process.exitcode == 0
+
+
+class Garbage:
+    """Object in a reference cycle, which only the garbage collector finalises, as a leaked loader."""
+
+    def __init__(self, collected: list[int]):
+        self.myself, self.collected = self, collected
+
+    def __del__(self) -> None:
+        self.collected.append(os.getpid())
+
+
+def test_workers_leave_garbage_of_the_parent_alone():
+    collected: list[int] = []
+
+    def collect(_: int) -> list[int]:
+        gc.collect()
+        return collected
+
+    gc.disable()  # until the fork
+    try:
+        Garbage(collected)
+        with WorkerPool(1, lambda: collect) as pool:
+            assert list(pool.map(range(1))) == [[]]
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    gc.collect()
+    assert collected == [os.getpid()]
 
 
 def test_the_number_of_processes_is_that_of_the_cores_or_in_range():
