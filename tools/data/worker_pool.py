@@ -172,8 +172,8 @@ def _serve(
     parent: int,
 ) -> None:
     """Receive numbers of pieces and send the results, until the other end of the pipe closes."""
-    # Never collect garbage of the parent: its finalizers may wait for threads, and the threads of the
-    # parent do not exist here.
+    # Never collect garbage of the parent: its finalizers may wait for threads of the parent, which
+    # do not exist here.
     gc.freeze()
     gc.enable()
     end_with_parent(signal.SIGKILL, parent)

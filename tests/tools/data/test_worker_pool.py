@@ -42,7 +42,7 @@ def test_workers_use_opencv_although_the_process_has_opencv_threads():
 
 
 class Garbage:
-    """Object in a reference cycle, which only the garbage collector finalises, as a leaked loader."""
+    """Object in a reference cycle, which only the garbage collector finalises."""
 
     def __init__(self, collected: list[int]):
         self.myself, self.collected = self, collected
