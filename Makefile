@@ -15,7 +15,7 @@ CALLER := $(if $(findstring w,$(firstword -$(MAKEFLAGS))),$(if $(PWD),$(PWD),$(C
 export CALLER
 TESTS ?= tests
 ARGS ?=
-JOBS ?= 3
+JOBS ?= 4
 RUN := $(VENV)/bin/python
 SAMPLE := data/sample_faces
 
