@@ -147,8 +147,8 @@ class _Check:
         self.count += values
         if self.count > MAX_VALUES:
             raise PlainYamlError(
-                f"must have at most {MAX_VALUES} values, got more up to {where}; use fewer values "
-                "or aliases"
+                f"must have at most {MAX_VALUES} values, counting those that aliases repeat, got "
+                f"more at {where}; use fewer values and fewer aliases"
             )
 
 

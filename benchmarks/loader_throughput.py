@@ -44,7 +44,9 @@ def main() -> int:
     )
     parser.add_argument("--batch", type=int, default=128, help="images per batch (default: 128)")
     parser.add_argument(
-        "--cold", action="store_true", help="time only our loaders, while they read from disk"
+        "--cold",
+        action="store_true",
+        help="empty the page cache first, so that the loaders read from disk; times only our loaders",
     )
     arguments = parser.parse_args()
     repeated = arguments.cold and not arguments.quick

@@ -60,7 +60,7 @@ def read_scores(path: str | os.PathLike[str]) -> dict[str, Scores]:
             raise ScoresError(f"{path}: must have at most {MAX_FILE_BYTES} bytes, got more; {cure}")
         arrays = np.load(path, allow_pickle=False)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise ScoresError(f"{path}: must be an .npz file, got an array; {cure}")
+            raise ScoresError(f"{path}: must be an .npz file, got a single array (.npy); {cure}")
         with arrays:
             found = {key: arrays[key] for key in arrays.files if key.endswith((COSINES, ISSAME))}
     except OSError as error:

@@ -118,7 +118,7 @@ def read_labelled_pairs(
             raise bad_line(
                 path,
                 number,
-                f"must be two entries and 0 or 1, got {line[:80]!r}",
+                f"must be two entries followed by the label 0 or 1, got {line[:80]!r}",
                 "correct the line",
             )
         for word in words[:2]:

@@ -321,8 +321,8 @@ class TrainConfig:
             if value != default and not self.pretrained:
                 yield (
                     key,
-                    f"requires train.pretrained, got {value!r}; set train.pretrained to a model, "
-                    f"or remove train.{key}",
+                    f"must have its default without train.pretrained, got {value!r}; set "
+                    f"train.pretrained to a model, or remove train.{key}",
                 )
         if not (self.epochs or self.max_images or self.max_steps):
             yield (

@@ -48,7 +48,10 @@ def test_an_array_and_a_huge_file_are_refused(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", np.ones(3))
     with pytest.raises(ScoresError) as error:
         read_scores(tmp_path / "a.npy")
-    assert str(error.value) == f"{tmp_path}/a.npy: must be an .npz file, got an array{cure}"
+    assert (
+        str(error.value)
+        == f"{tmp_path}/a.npy: must be an .npz file, got a single array (.npy){cure}"
+    )
     monkeypatch.setattr("evaluation.score_files.MAX_FILE_BYTES", 100)
     with pytest.raises(ScoresError) as error:
         read_scores(tmp_path / "a.npy")

@@ -82,8 +82,9 @@ class FolderAlignment:
         out
             Folder of the aligned images; None: write nothing.
         journal
-            Journal with the results of an interrupted run, which this run continues; None: no
-            result is known or recorded.
+            Journal to which this run adds its results.  Photographs whose results are already in
+            it, from an interrupted run, are not aligned again.  None: align all photographs and
+            keep no journal.
         progress
             Function that is called with ("aligned", done, count) after each photograph.
         """

@@ -56,9 +56,10 @@ def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
             error = difference(model, pixels, wanted)
             expected = NETWORKS[file.stem.split("-")[0]]
             # Our networks expect pixels minus the mean 127.5.  If a model expects pixels minus
-            # another mean, the import must adapt its first layer.  This is possible for a batch
-            # normalisation (seresnet18), but not for a convolution.  So each model here that begins
-            # with a convolution and has the mean 0 is imported as a general graph.
+            # another mean, the import must adapt its first layer.  A batch normalisation can absorb
+            # the difference (seresnet18).  A convolution with padding cannot: it pads with zeros,
+            # and a zero would stand for another pixel value.  So each model here that begins with a
+            # convolution and expects pixels with no mean subtracted is imported as a general graph.
             expected = "graph" if mean == 0 and not expected.startswith("seresnet") else expected
             as_expected = model.net["name"] == expected and bool(model.head) == (
                 file.stem.startswith("classifier")

@@ -386,7 +386,11 @@ def test_lists_of_people_and_of_pairs_give_the_same_rates(tmp_path):
         ("list.txt", "v/1\n/v/2\n", "line 2: must begin with a relative path, got '/v/2'"),
         ("list.txt", "v/1\nv/1\n", "line 2: must differ from all other lines, got 'v/1' as on li"),
         ("people.txt", "a\n", "must have one name for each of the 2 entries of the list, got 1 na"),
-        ("pairs.txt", "v/1 v/2\n", "line 1: must be two entries and 0 or 1, got 'v/1 v/2'"),
+        (
+            "pairs.txt",
+            "v/1 v/2\n",
+            "line 1: must be two entries followed by the label 0 or 1, got 'v/1 v/2'",
+        ),
         ("pairs.txt", "v/1 v/2 1\nv/1 v/3 0\n", "line 2: must name entries of the list, got 'v/3'"),
         ("pairs.txt", "v/1 v/2 1\n", "must have pairs with 0 and pairs with 1, got one label only"),
     ],
