@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument(
         "--cold",
         action="store_true",
-        help="empty the page cache first, so that the loaders read from disk; times only our loaders",
+        help="time only our loaders, each round with the files dropped from the page cache",
     )
     arguments = parser.parse_args()
     repeated = arguments.cold and not arguments.quick
