@@ -91,15 +91,16 @@ def step_folders(parent: Path) -> list[Path]:
 def verify(folder: Path) -> dict[str, Any]:
     """Verify a checkpoint folder against its manifest; return the content of state.json.
 
-    The shards of the class centres are verified except for their contents, which may be too large
-    for one process.  `training.shard_set.ShardSet.verify` verifies the contents.
+    Of the shards of the class centres, only the headers are verified, because the contents may be
+    too large for one process.  `training.shard_set.ShardSet.verify` verifies the contents.
 
     Raises
     ------
     DamagedCheckpoint
         If a file of the checkpoint is missing, or has changed since the checkpoint was saved.
     ShardError
-        If a shard of the class centres is missing, damaged, or belongs to another checkpoint.
+        If a shard of the class centres is missing, has a damaged header, or belongs to another
+        checkpoint.
     UnreadableCheckpoint
         If reading a file fails.
     """

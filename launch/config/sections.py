@@ -321,7 +321,7 @@ class TrainConfig:
             if value != default and not self.pretrained:
                 yield (
                     key,
-                    f"must have its default without train.pretrained, got {value!r}; set "
+                    f"must keep its default if train.pretrained is not set, got {value!r}; set "
                     f"train.pretrained to a model, or remove train.{key}",
                 )
         if not (self.epochs or self.max_images or self.max_steps):

@@ -57,9 +57,10 @@ def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
             expected = NETWORKS[file.stem.split("-")[0]]
             # Our networks expect pixels minus the mean 127.5.  If a model expects pixels minus
             # another mean, the import must adapt its first layer.  A batch normalisation can absorb
-            # the difference (seresnet18).  A convolution with padding cannot: it pads with zeros,
-            # and a zero would stand for another pixel value.  So each model here that begins with a
-            # convolution and expects pixels with no mean subtracted is imported as a general graph.
+            # the difference (seresnet18).  A convolution cannot: it pads with zeros, and a zero
+            # would stand for another pixel value.  So a model that begins with a convolution and
+            # expects the mean 0 does not become one of our networks.  It is imported as a graph,
+            # with a node before the first layer that converts the pixels.
             expected = "graph" if mean == 0 and not expected.startswith("seresnet") else expected
             as_expected = model.net["name"] == expected and bool(model.head) == (
                 file.stem.startswith("classifier")

@@ -164,8 +164,8 @@ def test_a_saved_configuration_loads_unchanged():
         ),
         (
             {"train": {"freeze_batch_norm": True}},
-            "train.freeze_batch_norm: must have its default without train.pretrained, got True; "
-            "set train.pretrained to a model, or remove train.freeze_batch_norm",
+            "train.freeze_batch_norm: must keep its default if train.pretrained is not set, got "
+            "True; set train.pretrained to a model, or remove train.freeze_batch_norm",
         ),
         (
             {"net": {"width": 0}},
