@@ -192,7 +192,7 @@ def write_empty_set(folder: Path, images: int, people: int) -> None:
 
 
 def _open(path: Path, scratch: Path, what: str) -> dict[str, Any]:
-    """Open a record set in a new process, as a training run does; return its measurements."""
+    """Start a process that opens a record set as a training run does; return what it measured."""
     command = [sys.executable, "-m", "benchmarks.steps.record_opening"]
     command += [str(path.resolve()), str(scratch), what]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

@@ -125,6 +125,9 @@ def _finish(
         )
         log.close()
     except OSError as error:
-        log.say(f"summary.json cannot be written, got {error.strerror}; free disk space")
+        log.say(
+            f"summary.json cannot be written, got {error.strerror}; check the disk "
+            "space and the permissions of its folder"
+        )
         return False
     return True

@@ -145,5 +145,6 @@ def test_a_full_disk_at_the_end_is_reported(tmp_path, capsys, monkeypatch):
     with reporting(log, loop(), Comm(), VERSIONS):
         pass
     assert capsys.readouterr().out == (
-        "summary.json cannot be written, got No space left on device; free disk space\n"
+        "summary.json cannot be written, got No space left on device; check the disk "
+        "space and the permissions of its folder\n"
     )

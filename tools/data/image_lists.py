@@ -161,8 +161,8 @@ def _read_images(path: Path) -> tuple[list[ListedImage], list[tuple[str, str]]]:
         images.append(image)
     if not images:
         raise ValueError(
-            f"{printable(path)}: must have one image per line, got no image; write lines of a path "
-            "and a label"
+            f"{printable(path)}: must list at least one image, got none; write one line per image, "
+            "with a path and a label"
         )
     return images, repeated
 

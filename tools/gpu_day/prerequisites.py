@@ -34,7 +34,7 @@ def require_environment(venv: Path) -> str:
     if not (venv / COMPLETE).is_file() or not python.is_file():
         target = "make gpu" if venv.name.endswith("-gpu") else "make setup"
         raise MissingPrerequisite(
-            f"the Python environment is missing or incomplete, got {venv}; run `{target}`"
+            f"{venv}: must be a complete Python environment, got none or a part; run `{target}`"
         )
     return str(python)
 

@@ -262,8 +262,8 @@ def test_a_rank_ends_with_its_launcher(tmp_path, started):
     launcher = started(
         [sys.executable, str(script), *inner], stdout=subprocess.DEVNULL, start_new_session=True
     )
-    until((tmp_path / "pid").exists)
-    assert len(marked(tmp_path)) == 4  # launcher, shell, rank, companion
+    # Launcher, shell, rank, companion.  A process has no environment for a moment while it starts.
+    until(lambda: len(marked(tmp_path)) == 4 and (tmp_path / "pid").exists())
     launcher.kill()
     until(lambda: len(marked(tmp_path)) <= 1)  # the shell may still be ending
 

@@ -48,7 +48,8 @@ def refusal(capsys, *arguments: object) -> str:
 def test_a_missing_environment_is_refused(tmp_path, capsys):
     said = refusal(capsys, "--venv", tmp_path / ".venv", "--out", tmp_path / "out")
     assert (
-        f"the Python environment is missing or incomplete, got {tmp_path}/.venv; run `make " in said
+        f"{tmp_path}/.venv: must be a complete Python environment, got none or a part; run `make "
+        in said
     )
     assert not (tmp_path / "out").exists()
 

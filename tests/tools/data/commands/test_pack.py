@@ -405,7 +405,7 @@ def test_unusable_input_gets_one_sentence_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"", "must have one image per line, got no image"),
+        (b"", "must list at least one image, got none"),
         (b"alone\n", "line 1: must hold a path and a label, got 'alone'"),
         (b"a/0.jpg 1\nalone\n", "line 2: must hold a path and a label in the format plain text"),
         (b"\0\1\2", "line 1: must be text of at most 65536 bytes"),
