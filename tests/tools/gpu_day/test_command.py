@@ -119,7 +119,7 @@ def test_make_refuses_without_an_environment(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("gpu_day: the Python environment is missing or incomplete")
+    assert done.stderr.startswith(f"gpu_day: {tmp_path}/.venv: must be a complete Python environment")
 
 
 @pytest.mark.parametrize(
