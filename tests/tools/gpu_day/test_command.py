@@ -119,7 +119,8 @@ def test_make_refuses_without_an_environment(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith(f"gpu_day: {tmp_path}/.venv: must be a complete Python environment")
+    wanted = f"gpu_day: {tmp_path}/.venv: must be a complete Python environment"
+    assert done.stderr.startswith(wanted)
 
 
 @pytest.mark.parametrize(
