@@ -19,11 +19,13 @@ from typing import Any
 
 import yaml
 
+from launch.launchers import local
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 HOROVODRUN = str(Path(sys.executable).with_name("horovodrun"))
 # test_ends.py and test_launchers.py use the installed horovodrun too.
-QUICK_HOROVODRUN = (sys.executable, str(ROOT / "launch" / "launchers" / "horovodrun"), "--gloo")
+QUICK_HOROVODRUN = (sys.executable, str(local.HOROVODRUN), "--gloo")
 TIMEOUT_S = 400.0
 """Maximum duration of a program.  A start takes some seconds on an idle machine."""
 

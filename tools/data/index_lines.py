@@ -43,7 +43,7 @@ def read_sound_lines(idx: Path, findings: Findings) -> tuple[np.ndarray, np.ndar
 
 
 def _parse_lines(idx: Path, findings: Findings, error: RecordError) -> Iterator[tuple[int, int]]:
-    """Yield the key and the offset of each valid line; raise ``error`` if there is none."""
+    """Yield the key and the offset of each sound line; raise ``error`` if there is none."""
     seen: set[int] = set()
     blank: list[int] = []
     for number, line in _numbered_lines(idx, error):
