@@ -251,7 +251,7 @@ class Companion:
                 next_check = time.monotonic() + POLL_S
                 self._check_launcher()
                 # Check the process too: children of an ended rank may hold the pipes open.
-                has_ended = has_ended or read_start_time(self._rank) != self._started
+                has_ended = has_ended or not self._is_running()
         status = self._exit_status.read()
         self._drain(open_pipes)  # Read the last output of the rank.
         self._report_end(status)
@@ -298,15 +298,20 @@ class Companion:
             closed = self._forwarders["stdout"].write_errno == errno.EPIPE
             if not reason and closed and obeys_hangup():
                 reason = OUTPUT_CLOSED
-            if reason:
+            # The shell that started the rank ends with the rank.  So ask for the rank after the
+            # launcher: a rank that has ended was not stopped because of its launcher.
+            if reason and self._is_running():
                 self._log.write("stderr", f"run_train: asked to stop: {reason}\n".encode())
                 self._kill_at = time.monotonic() + STOP_S
                 self._signal(signal.SIGTERM)
         elif time.monotonic() >= self._kill_at:
             self._signal(signal.SIGKILL)
 
+    def _is_running(self) -> bool:
+        return bool(self._started) and read_start_time(self._rank) == self._started
+
     def _signal(self, number: int) -> None:
-        if read_start_time(self._rank) == self._started:
+        if self._is_running():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._rank, number)
 

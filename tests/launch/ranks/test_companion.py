@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from launch.ranks.companion import POLL_S
+
 TIMEOUT_S = 60.0  # of the wait for an event
 
 START = """
@@ -266,6 +268,31 @@ def test_a_rank_ends_with_its_launcher(tmp_path, started):
     until(lambda: len(marked(tmp_path)) == 4 and (tmp_path / "pid").exists())
     launcher.kill()
     until(lambda: len(marked(tmp_path)) <= 1)  # the shell may still be ending
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["", "before the companion reads"])
+def test_a_killed_rank_is_named_although_its_shell_has_ended_too(early, tmp_path, started):
+    script = tmp_path / "horovodrun"
+    script.write_text("import subprocess, sys, time; subprocess.run(sys.argv[1:]); time.sleep(600)")
+    stop = "os.kill(output._process.pid, signal.SIGSTOP)\n" if early else ""
+    text = stop + "(folder / 'companion').write_text(str(output._process.pid))\n" + CHATTER
+    shell = ["sh", "-c", 'true; "$@"; exit 137', "sh", *program(text), str(tmp_path)]
+    launcher = started(
+        [sys.executable, str(script), *shell], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    companion = int((tmp_path / "companion").read_text())
+    if not early:
+        assert launcher.stdout.readline() == b"line 1\n"
+        os.kill(companion, signal.SIGSTOP)  # a busy machine delays the companion
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    until(lambda: set(marked(tmp_path)) == {launcher.pid, companion})
+    time.sleep(2 * POLL_S)  # the next check of the launcher is due
+    os.kill(companion, signal.SIGCONT)
+    until(lambda: marked(tmp_path) == [launcher.pid])
+    launcher.kill()
+    shown = launcher.stderr.read().decode()
+    assert f"run_train: rank 0 on {socket.gethostname()} was killed " in shown
 
 
 def test_a_rank_without_a_launcher_outlives_its_parent(tmp_path, started):
