@@ -97,7 +97,8 @@ def main(argv: Sequence[str]) -> int:
     environment = {**shell_environment(os.environ), "PYTHONUNBUFFERED": "1"}
     if options.ssh_strict_host_keys:
         environment["PATH"] = f"{STRICT_SSH}:{environment.get('PATH', os.defpath)}"
-    return supervise(command, environment, HorovodrunReader())
+    names = [host.name for host in hosts for _ in range(host.ranks)]
+    return supervise(command, environment, HorovodrunReader(names))
 
 
 def parse_hosts(text: str) -> list[Host]:

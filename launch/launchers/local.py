@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,8 @@ def main(argv: Sequence[str]) -> int:
     except (UsageError, OpenFilesError) as error:
         print(error, file=sys.stderr)
         return 2
-    reader = HorovodrunReader() if options.ranks > 1 else Reader()
+    hosts = [socket.gethostname()] * options.ranks
+    reader = HorovodrunReader(hosts) if options.ranks > 1 else Reader()
     return supervise(
         build_command(options.ranks, arguments), build_environment(options.ranks), reader
     )

@@ -33,6 +33,14 @@ ENDED = "has ended before the other ranks"
 """State of a rank that has exited without a signal; such a rank prints its own error message."""
 STATUSES_WITHOUT_MESSAGE = (0, *map(int, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)))
 """Wait statuses of a rank that need no message: 0, or the end by a stop signal."""
+CRASHES = tuple(
+    map(int, (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV))
+)
+"""Signals of a rank that has crashed, perhaps because it lost its connection to another rank."""
+CRASH_WAIT_S = 1.0
+"""Seconds that a crashed rank waits for the name of another rank as the cause."""
+KILLED = "was killed by signal "
+"""Start of the state of a rank that a signal has ended."""
 UNKNOWN_END = "was killed or crashed"
 """State of a rank whose wait status only its parent process could read."""
 ADVICE = "the same command resumes the run from its last checkpoint"
@@ -132,6 +140,9 @@ class RollCall:
             )
         # The end of one rank makes the others end, so a killed or frozen rank is the cause.
         causes = {r: s for r, s in states.items() if s != ENDED} or dict(states)
+        # A rank that loses its connection may crash, so a rank that was killed is the cause.
+        killed = {r: s for r, s in causes.items() if s.startswith(KILLED) and s not in CRASH_STATES}
+        causes = killed or causes
         named = [
             f"rank {rank} on {self.board.get(f'host-{rank}') or 'an unknown host'} {state}"
             for rank, state in sorted(causes.items())[:MAX_NAMED_RANKS]
@@ -168,9 +179,9 @@ def claim_cause(board: Board) -> bool:
     return True
 
 
-def end_message(rank: str, state: str) -> str:
-    """Return the error message about a rank of this host that has ended."""
-    return f"rank {rank} on {socket.gethostname()} {state}; {_hint([state])}; {ADVICE}"
+def end_message(rank: str, state: str, host: str) -> str:
+    """Return the error message about a rank that has ended, with the name of its host."""
+    return f"rank {rank} on {host} {state}; {_hint([state])}; {ADVICE}"
 
 
 def make_roll_call(rank: int, size: int) -> RollCall | None:
@@ -185,6 +196,10 @@ def report_end(status: int | None, environment: Mapping[str, str]) -> str:
     The message is "" in three cases: the wait status is 0, and such a rank has printed its own
     message; a stop signal ended the rank; or another process has already named the cause.
 
+    MXNet can corrupt its memory when a collective fails: several threads then append to its list of
+    exceptions without a lock.  So a rank that has lost its connection sometimes crashes.  The
+    function therefore waits up to CRASH_WAIT_S seconds for another cause before it names a crash.
+
     Parameters
     ----------
     status
@@ -197,8 +212,12 @@ def report_end(status: int | None, environment: Mapping[str, str]) -> str:
     if board is not None:
         board.put(f"end-{rank}", state)
     needs_message = status not in STATUSES_WITHOUT_MESSAGE
+    if board is not None and status is not None and status & 0x7F in CRASHES:
+        deadline = time.monotonic() + CRASH_WAIT_S
+        while not board.get("cause") and time.monotonic() < deadline:
+            time.sleep(POLL_S)
     is_first = needs_message and (board is None or claim_cause(board))
-    return end_message(rank, state) if is_first else ""
+    return end_message(rank, state, socket.gethostname()) if is_first else ""
 
 
 def describe_end(status: int | None) -> str:
@@ -213,7 +232,7 @@ def describe_end(status: int | None) -> str:
         return UNKNOWN_END
     if number := status & 0x7F:
         names = {each.value: f" ({each.name})" for each in signal.Signals}
-        return f"was killed by signal {number}{names.get(number, '')}"
+        return f"{KILLED}{number}{names.get(number, '')}"
     return f"ended with exit code {status >> 8}"
 
 
@@ -230,3 +249,7 @@ def _hint(states: Collection[str]) -> str:
     if all(state == ENDED for state in states):
         return "its own message names the reason"
     return "check that host, its disks and its network"
+
+
+CRASH_STATES = tuple(map(describe_end, CRASHES))
+"""States of a rank that has crashed."""

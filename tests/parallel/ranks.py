@@ -198,11 +198,19 @@ class Ranks:
         """Return the process id of every running rank, by rank."""
         if self.size == 1:
             return {} if self.has_ended else {0: self._process.pid}
+        return self.pids_of(self.program[0])
+
+    def pids_of(self, script: str | Path) -> dict[int, int]:
+        """Return by rank the process id of every running Python script of a launched rank.
+
+        Forked children of a script are not listed, although they have its command line.
+        """
         found = {}
         for pid, environment in self._processes():
-            script = str(self.program[0]).encode()
-            if "HOROVOD_RANK" in environment and script in _read(pid, "cmdline").split(b"\0"):
-                found[int(environment["HOROVOD_RANK"])] = pid
+            if "HOROVOD_RANK" in environment and _runs(pid, script):
+                parent = _read(pid, "stat").rpartition(b")")[2].split()[1:2]
+                if parent and not _runs(int(parent[0]), script):
+                    found[int(environment["HOROVOD_RANK"])] = pid
         return found
 
     def unpause(self) -> None:
@@ -351,6 +359,10 @@ def resumed_at(ended: RunResult) -> int:
     """Return the step at which a run resumed, 0 for a new run."""
     match = re.search(r"^resumed at step (\d+)", ended.stdout, re.MULTILINE)
     return int(match[1]) if match else 0
+
+
+def _runs(pid: int, script: str | Path) -> bool:
+    return str(script).encode() in _read(pid, "cmdline").split(b"\0")
 
 
 def _read(pid: int, name: str) -> bytes:

@@ -20,6 +20,7 @@ from tests.parallel.ranks import HERE, Ranks, RunResult, read_losses, run, train
 pytestmark = pytest.mark.parallel
 
 STEPS = 5
+COMPANION = HERE.parents[1] / "launch" / "ranks" / "companion.py"
 TRAIN = HERE.parents[1] / "run_train.py"
 
 
@@ -111,24 +112,18 @@ def test_sigterm_stops_all_ranks_at_one_step(tiny_records, tmp_path):
     assert ended.stderr.count("\n") == 0
 
 
-def test_a_killed_rank_is_named_in_one_message(tiny_records, tmp_path):
+@pytest.mark.parametrize("whole", [False, True], ids=["rank", "rank and companion"])
+def test_a_killed_rank_is_named_in_one_message(whole, tiny_records, tmp_path):
     rank = 0  # the rank that prints the messages of all ranks
     cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 100000, "log_every": 1})
     with launcher("local", tmp_path, cfg) as ranks:
         ranks.until(lambda: "step 2/" in ranks.output().stdout)
-        os.kill(pid_of_rank(ranks, rank), signal.SIGKILL)
+        if whole:  # as if the memory of a container were exhausted
+            os.kill(ranks.pids_of(COMPANION)[rank], signal.SIGKILL)
+        os.kill(ranks.pids_of(TRAIN)[rank], signal.SIGKILL)
         ended = ranks.wait()
     assert ended.code == 137, ended.everything
     assert ended.stderr.startswith(
         f"run_train: rank {rank} on {socket.gethostname()} was killed by signal 9 (SIGKILL); "
     )
     assert ended.stderr.count("\n") == 0, ended.everything
-
-
-def pid_of_rank(ranks: Ranks, rank: int) -> int:
-    """Return the process id of a rank that a launcher has started."""
-    for pid, environment in ranks._processes():
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if environment.get("HOROVOD_RANK") == str(rank) and str(TRAIN).encode() == words[1]:
-            return pid
-    raise AssertionError(ranks.output().everything)

@@ -14,6 +14,8 @@ import pytest
 
 from launch.launchers.supervise import HorovodrunReader, Reader, print_output, supervise
 
+HOSTS = ["gpu1", "gpu2"]
+
 # Output of horovodrun when both ranks exit with code 2.
 REFUSED = """\
 [0]<stdout>:run runs/demo-001  ranks 2  device cpu(0)  threads 1
@@ -35,7 +37,7 @@ Exit code: 2
 
 
 def test_horovodruns_prefixes_and_traceback_are_removed(capsys):
-    reader = HorovodrunReader()
+    reader = HorovodrunReader(HOSTS)
     print_output(io.StringIO(REFUSED), "stdout", reader, None)
     assert reader.code == 2
     shown = capsys.readouterr()
@@ -45,7 +47,7 @@ def test_horovodruns_prefixes_and_traceback_are_removed(capsys):
 
 def test_the_output_of_a_successful_run_contains_no_exit_code(capsys):
     good = "[0]<stdout>:step 1/2  loss 3\n[1]<stdout>:step 1/2  loss 3\n[0]<stdout>:done\n"
-    reader = HorovodrunReader()
+    reader = HorovodrunReader(HOSTS)
     print_output(io.StringIO(good), "stdout", reader, None)
     assert reader.code is None
     assert capsys.readouterr().out == "step 1/2  loss 3\ndone\n"
@@ -66,7 +68,7 @@ def test_the_output_of_a_single_rank_is_unchanged(capsys):
 )
 def test_an_exit_code_of_a_rank_precedes_that_of_ssh(codes, first, code):
     lines = [f"Process {n} exit with status code {c}.\n" for n, c in enumerate(codes)]
-    reader = HorovodrunReader()
+    reader = HorovodrunReader(HOSTS)
     print_output(io.StringIO("".join([*lines, f"Exit code: {first}\n"])), "stdout", reader, None)
     assert reader.code == code
 
@@ -91,7 +93,7 @@ def same_signals():
 )
 def test_the_exit_code_is_that_of_the_ranks(output, status, code, capfd, same_signals):
     program = f"import sys; sys.stdout.write({output!r}); sys.exit({status})"
-    assert supervise([sys.executable, "-c", program], os.environ, HorovodrunReader()) == code
+    assert supervise([sys.executable, "-c", program], os.environ, HorovodrunReader(HOSTS)) == code
 
 
 def test_the_exit_code_of_a_killed_rank_is_128_plus_its_signal(same_signals):
@@ -157,7 +159,7 @@ Exit code: 137
 
 @pytest.mark.parametrize("state", ["was killed or crashed", "was killed by signal 9 (SIGKILL)"])
 def test_the_signal_that_killed_a_rank_is_shown_in_one_message(state, capsys):
-    reader = HorovodrunReader()
+    reader = HorovodrunReader(HOSTS)
     print_output(io.StringIO(KILLED.replace("STATE", state)), "stdout", reader, None)
     assert reader.code == 137
     assert capsys.readouterr() == (
@@ -169,8 +171,60 @@ def test_the_signal_that_killed_a_rank_is_shown_in_one_message(state, capsys):
 
 def test_a_killed_rank_is_named_without_its_signal_if_horovodrun_ends_first(capsys):
     cut = KILLED.replace("STATE", "was killed or crashed").partition("Process 1")[0]
-    print_output(io.StringIO(cut), "stdout", HorovodrunReader(), None)
+    print_output(io.StringIO(cut), "stdout", HorovodrunReader(HOSTS), None)
     assert capsys.readouterr().err == (
         "run_train: rank 1 on gpu2 was killed or crashed; `dmesg` on that host says whether its "
         "memory ran out\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "message"),
+    [
+        ("", -9, "run_train: rank 1 on gpu2 was killed by signal 9 (SIGKILL); `dmesg` on that "),
+        ("", 137, "run_train: rank 1 on gpu2 was killed by signal 9 (SIGKILL); `dmesg` on that "),
+        ("[0]<stderr>:a warning\n", 139, "a warning\nrun_train: rank 1 on gpu2 was killed by s"),
+        ("[0]<stderr>:run_train: a message\n", 137, "run_train: a message\n"),
+        ("", 143, ""),  # SIGTERM is a stop request
+        ("", 1, ""),
+    ],
+)
+def test_a_killed_rank_is_named_if_no_process_of_the_run_named_it(before, code, message, capsys):
+    output = f"{before}Process 1 exit with status code {code}.\nExit code: {code}\n"
+    print_output(io.StringIO(output), "stdout", HorovodrunReader(HOSTS), None)
+    shown = capsys.readouterr().err
+    assert shown.startswith(message) and bool(shown) == bool(message)
+    assert shown.count("run_train: ") <= 1
+
+
+@pytest.mark.parametrize(("exits", "named"), [("01", 0), ("10", 1), ("1", 1), ("", 1)])
+def test_of_a_crashed_and_a_killed_rank_the_first_one_is_named(exits, named, capsys):
+    codes = {"0": 137, "1": 134}
+    output = "[1]<stderr>:run_train: rank 1 on gpu2 was killed by signal 6 (SIGABRT); advice\n"
+    output += "".join(f"Process {n} exit with status code {codes[n]}.\n" for n in exits)
+    print_output(io.StringIO(output), "stdout", HorovodrunReader(HOSTS), None)
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.startswith(f"run_train: rank {named} on {HOSTS[named]} was killed by signal ")
+
+
+CRASHED = """\
+[1]<stderr>:double free or corruption (!prev)
+[0]<stderr>:
+[0]<stderr>:Segmentation fault: 11
+[0]<stderr>:run_train: rank NAMED
+Exit code: 134
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "lines"),
+    [
+        ("0 was killed by signal 11 (SIGSEGV)", "Segmentation fault: 11\n"),
+        ("1 was killed by signal 6 (SIGABRT)", "double free or corruption (!prev)\n"),
+        ("2 was killed by signal 9 (SIGKILL)", ""),
+    ],
+)
+def test_the_last_words_of_a_crashed_rank_are_shown_if_it_is_named(named, lines, capsys):
+    output = CRASHED.replace("NAMED", named)
+    print_output(io.StringIO(output), "stdout", HorovodrunReader(HOSTS), None)
+    assert capsys.readouterr().err == f"{lines}run_train: rank {named}\n"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -86,6 +87,13 @@ def test_a_rank_that_ended_after_a_killed_one_is_not_named(board):
     assert "rank 1 " in text and "rank 0 " not in text
 
 
+def test_a_rank_that_crashed_after_a_killed_one_is_not_named(board):
+    board.put("end-0", "was killed by signal 6 (SIGABRT)")
+    board.put("end-1", "was killed by signal 9 (SIGKILL)")
+    (text,) = all_lost(board, (2,), 3)
+    assert "rank 1 " in text and "rank 0 " not in text
+
+
 def test_a_rank_that_ended_alone_is_named(board):
     board.put("end-1", ENDED)
     (text,) = all_lost(board, (0,), 2)
@@ -149,21 +157,45 @@ def test_only_several_ranks_of_a_launcher_have_a_board(changes, found):
 )
 def test_the_end_of_a_process_is_described(status, text):
     assert describe_end(status) == text
-    assert end_message("0", text).startswith(f"rank 0 on {socket.gethostname()} {text}; ")
+    assert end_message("0", text, "gpu1").startswith(f"rank 0 on gpu1 {text}; ")
+
+
+def environment_of(rank, board):
+    return {
+        "HOROVOD_RANK": str(rank),
+        "HOROVOD_SIZE": "3",
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": board._address,
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(board._port),
+    }
 
 
 def test_the_first_killed_rank_alone_has_a_message(board):
-    def environment(rank):
-        return {
-            "HOROVOD_RANK": str(rank),
-            "HOROVOD_SIZE": "3",
-            "HOROVOD_GLOO_RENDEZVOUS_ADDR": board._address,
-            "HOROVOD_GLOO_RENDEZVOUS_PORT": str(board._port),
-        }
-
-    assert report_end(0, environment(0)) == ""  # exited
-    assert report_end(signal.SIGTERM, environment(0)) == ""
+    assert report_end(0, environment_of(0, board)) == ""  # exited
+    assert report_end(signal.SIGTERM, environment_of(0, board)) == ""
     state = "was killed by signal 9 (SIGKILL)"
-    assert report_end(signal.SIGKILL, environment(2)) == end_message("2", state)
-    assert report_end(signal.SIGKILL, environment(1)) == ""  # a consequence
+    message = end_message("2", state, socket.gethostname())
+    assert report_end(signal.SIGKILL, environment_of(2, board)) == message
+    assert report_end(signal.SIGKILL, environment_of(1, board)) == ""  # a consequence
     assert board.get("end-1") == board.get("end-2") == state
+
+
+@pytest.mark.parametrize("core", [0, 0x80], ids=["", "core dumped"])
+def test_a_crash_is_named_only_if_no_other_rank_was_killed(core, board, monkeypatch):
+    texts = []
+    monkeypatch.setattr(roll_call, "CRASH_WAIT_S", 60.0)
+    crash = threading.Thread(
+        target=lambda: texts.append(report_end(signal.SIGABRT | core, environment_of(1, board)))
+    )
+    crash.start()
+    give_up = time.monotonic() + 60
+    while not board.get("end-1"):
+        assert time.monotonic() < give_up
+    assert "rank 2 " in report_end(signal.SIGKILL, environment_of(2, board))
+    crash.join(60)
+    assert texts == [""]
+
+
+def test_a_crash_alone_is_named(board, monkeypatch):
+    monkeypatch.setattr(roll_call, "CRASH_WAIT_S", 0.1)
+    text = report_end(signal.SIGSEGV, environment_of(1, board))
+    assert "rank 1 " in text and "was killed by signal 11 (SIGSEGV)" in text
