@@ -18,6 +18,7 @@ from launch.config.paths import home_path
 from launch.environment.open_files import OpenFilesError, require_open_files
 from launch.launchers.caller_paths import resolve_arguments
 from launch.launchers.horovod_cache import cache_options
+from launch.launchers.horovodrun_output import HorovodrunReader
 from launch.launchers.options import (
     INTERFACE_HELP,
     Host,
@@ -29,7 +30,7 @@ from launch.launchers.options import (
     port_number,
     shell_environment,
 )
-from launch.launchers.supervise import ROOT, TRAIN, HorovodrunReader, supervise
+from launch.launchers.supervise import ROOT, TRAIN, supervise
 
 # Entries HOST:RANKS with a host name that Horovod accepts.  A name must not start with "-", which
 # ssh would parse as an option.

@@ -20,9 +20,10 @@ from typing import NoReturn
 from launch.environment.open_files import OpenFilesError, require_open_files
 from launch.launchers.caller_paths import resolve_arguments
 from launch.launchers.horovod_cache import cache_options
+from launch.launchers.horovodrun_output import HorovodrunReader
 from launch.launchers.options import Parser, UsageError, shell_environment
 from launch.launchers.own_data import add_own_data
-from launch.launchers.supervise import ROOT, TRAIN, HorovodrunReader, Reader, supervise
+from launch.launchers.supervise import ROOT, TRAIN, Reader, supervise
 
 HOROVODRUN = Path(__file__).with_name("horovodrun")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import io
 import os
 import subprocess
@@ -101,6 +102,9 @@ def attach_companion() -> Output | None:
     for number, descriptor in ((1, stdout), (2, stderr)):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    # Python prints its stack when this process crashes.  The handler of mxnet, which would be set
+    # otherwise, may hang.
+    faulthandler.enable()
     return Output(process, control, originals)
 
 

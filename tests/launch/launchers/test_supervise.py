@@ -12,45 +12,8 @@ import threading
 
 import pytest
 
-from launch.launchers.supervise import HorovodrunReader, Reader, print_output, supervise
-
-HOSTS = ["gpu1", "gpu2"]
-
-# Output of horovodrun when both ranks exit with code 2.
-REFUSED = """\
-[0]<stdout>:run runs/demo-001  ranks 2  device cpu(0)  threads 1
-[1]<stdout>:a line of rank 1
-[1]<stderr>:a warning of rank 1
-[0]<stderr>:run_train: data.records: no such file
-Process 1 exit with status code 2.
-Terminating remaining workers after failure of Process 1.
-[0]<stderr>:Terminated
-Process 0 exit with status code 2.
-Traceback (most recent call last):
-  File "/home/me/.venv/bin/horovodrun", line 8, in <module>
-    sys.exit(run_commandline())
-RuntimeError: Horovod detected that one or more processes exited with non-zero status, thus causing
-the job to be terminated. The first process to do so was:
-Process name: 1
-Exit code: 2
-""".replace("causing\nthe", "causing the")
-
-
-def test_horovodruns_prefixes_and_traceback_are_removed(capsys):
-    reader = HorovodrunReader(HOSTS)
-    print_output(io.StringIO(REFUSED), "stdout", reader, None)
-    assert reader.code == 2
-    shown = capsys.readouterr()
-    assert shown.out == "run runs/demo-001  ranks 2  device cpu(0)  threads 1\n"
-    assert shown.err == "a warning of rank 1\nrun_train: data.records: no such file\n"
-
-
-def test_the_output_of_a_successful_run_contains_no_exit_code(capsys):
-    good = "[0]<stdout>:step 1/2  loss 3\n[1]<stdout>:step 1/2  loss 3\n[0]<stdout>:done\n"
-    reader = HorovodrunReader(HOSTS)
-    print_output(io.StringIO(good), "stdout", reader, None)
-    assert reader.code is None
-    assert capsys.readouterr().out == "step 1/2  loss 3\ndone\n"
+from launch.launchers.horovodrun_output import HorovodrunReader
+from launch.launchers.supervise import Reader, print_output, supervise
 
 
 def test_the_output_of_a_single_rank_is_unchanged(capsys):
@@ -60,17 +23,6 @@ def test_the_output_of_a_single_rank_is_unchanged(capsys):
     print_output(io.StringIO("a warning\n"), "stderr", reader, None)
     assert reader.code is None
     assert capsys.readouterr() == (text, "a warning\n")
-
-
-@pytest.mark.parametrize(
-    ("codes", "first", "code"),
-    [((143, 255), 255, 143), ((255, 1), 255, 1), ((255, 255), 255, 255), ((2, 143), 2, 2)],
-)
-def test_an_exit_code_of_a_rank_precedes_that_of_ssh(codes, first, code):
-    lines = [f"Process {n} exit with status code {c}.\n" for n, c in enumerate(codes)]
-    reader = HorovodrunReader(HOSTS)
-    print_output(io.StringIO("".join([*lines, f"Exit code: {first}\n"])), "stdout", reader, None)
-    assert reader.code == code
 
 
 @pytest.fixture
@@ -84,8 +36,8 @@ def same_signals():
 @pytest.mark.parametrize(
     ("output", "status", "code"),
     [
-        (REFUSED, 1, 2),
-        (REFUSED.replace("Exit code: 2", "Exit code: 143"), 1, 143),
+        ("Exit code: 2\n", 1, 2),
+        ("Exit code: 143\n", 1, 143),
         ("[0]<stdout>:done\n", 0, 0),
         ("", 7, 7),
     ],
@@ -93,7 +45,7 @@ def same_signals():
 )
 def test_the_exit_code_is_that_of_the_ranks(output, status, code, capfd, same_signals):
     program = f"import sys; sys.stdout.write({output!r}); sys.exit({status})"
-    assert supervise([sys.executable, "-c", program], os.environ, HorovodrunReader(HOSTS)) == code
+    assert supervise([sys.executable, "-c", program], os.environ, HorovodrunReader([])) == code
 
 
 def test_the_exit_code_of_a_killed_rank_is_128_plus_its_signal(same_signals):
@@ -145,86 +97,3 @@ def test_a_signal_is_forwarded_once_and_the_output_read_to_its_end(capsys, same_
     threading.Thread(target=send_signal).start()
     assert supervise([sys.executable, "-c", program], os.environ, reader) == 143
     assert capsys.readouterr().out == "ready\nsaved\n"
-
-
-KILLED = """\
-[0]<stderr>:[12:22:01.9: E /tmp/o.cc:697] [0]: Horovod background loop uncaught exception: [] Read
-[1]<stderr>:Killed
-[1]<stderr>:run_train: rank 1 on gpu2 STATE; `dmesg` on that host says whether its memory ran out
-Process 1 exit with status code 137.
-Terminating remaining workers after failure of Process 1.
-Exit code: 137
-"""
-
-
-@pytest.mark.parametrize("state", ["was killed or crashed", "was killed by signal 9 (SIGKILL)"])
-def test_the_signal_that_killed_a_rank_is_shown_in_one_message(state, capsys):
-    reader = HorovodrunReader(HOSTS)
-    print_output(io.StringIO(KILLED.replace("STATE", state)), "stdout", reader, None)
-    assert reader.code == 137
-    assert capsys.readouterr() == (
-        "",
-        "run_train: rank 1 on gpu2 was killed by signal 9 (SIGKILL); `dmesg` on that host says "
-        "whether its memory ran out\n",
-    )
-
-
-def test_a_killed_rank_is_named_without_its_signal_if_horovodrun_ends_first(capsys):
-    cut = KILLED.replace("STATE", "was killed or crashed").partition("Process 1")[0]
-    print_output(io.StringIO(cut), "stdout", HorovodrunReader(HOSTS), None)
-    assert capsys.readouterr().err == (
-        "run_train: rank 1 on gpu2 was killed or crashed; `dmesg` on that host says whether its "
-        "memory ran out\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("before", "code", "message"),
-    [
-        ("", -9, "run_train: rank 1 on gpu2 was killed by signal 9 (SIGKILL); `dmesg` on that "),
-        ("", 137, "run_train: rank 1 on gpu2 was killed by signal 9 (SIGKILL); `dmesg` on that "),
-        ("[0]<stderr>:a warning\n", 139, "a warning\nrun_train: rank 1 on gpu2 was killed by s"),
-        ("[0]<stderr>:run_train: a message\n", 137, "run_train: a message\n"),
-        ("", 143, ""),  # SIGTERM is a stop request
-        ("", 1, ""),
-    ],
-)
-def test_a_killed_rank_is_named_if_no_process_of_the_run_named_it(before, code, message, capsys):
-    output = f"{before}Process 1 exit with status code {code}.\nExit code: {code}\n"
-    print_output(io.StringIO(output), "stdout", HorovodrunReader(HOSTS), None)
-    shown = capsys.readouterr().err
-    assert shown.startswith(message) and bool(shown) == bool(message)
-    assert shown.count("run_train: ") <= 1
-
-
-@pytest.mark.parametrize(("exits", "named"), [("01", 0), ("10", 1), ("1", 1), ("", 1)])
-def test_of_a_crashed_and_a_killed_rank_the_first_one_is_named(exits, named, capsys):
-    codes = {"0": 137, "1": 134}
-    output = "[1]<stderr>:run_train: rank 1 on gpu2 was killed by signal 6 (SIGABRT); advice\n"
-    output += "".join(f"Process {n} exit with status code {codes[n]}.\n" for n in exits)
-    print_output(io.StringIO(output), "stdout", HorovodrunReader(HOSTS), None)
-    (message,) = capsys.readouterr().err.splitlines()
-    assert message.startswith(f"run_train: rank {named} on {HOSTS[named]} was killed by signal ")
-
-
-CRASHED = """\
-[1]<stderr>:double free or corruption (!prev)
-[0]<stderr>:
-[0]<stderr>:Segmentation fault: 11
-[0]<stderr>:run_train: rank NAMED
-Exit code: 134
-"""
-
-
-@pytest.mark.parametrize(
-    ("named", "lines"),
-    [
-        ("0 was killed by signal 11 (SIGSEGV)", "Segmentation fault: 11\n"),
-        ("1 was killed by signal 6 (SIGABRT)", "double free or corruption (!prev)\n"),
-        ("2 was killed by signal 9 (SIGKILL)", ""),
-    ],
-)
-def test_the_last_words_of_a_crashed_rank_are_shown_if_it_is_named(named, lines, capsys):
-    output = CRASHED.replace("NAMED", named)
-    print_output(io.StringIO(output), "stdout", HorovodrunReader(HOSTS), None)
-    assert capsys.readouterr().err == f"{lines}run_train: rank {named}\n"

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filter the output of horovodrun: no prefixes, and one message about a rank that was killed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+
+from launch.launchers.supervise import Reader
+from launch.ranks.roll_call import (
+    CRASH_STATES,
+    STATUSES_WITHOUT_MESSAGE,
+    UNKNOWN_END,
+    describe_end,
+    end_message,
+    wait_status,
+)
+
+
+class HorovodrunReader(Reader):
+    """Output filter for horovodrun: prints the lines of rank 0 and all errors without prefixes.
+
+    If a signal killed a rank and no process of the run could print an error message, the reader
+    adds this message at the end.
+
+    Parameters
+    ----------
+    hosts
+        Name of the host of each rank, in rank order.
+    """
+
+    stderr = subprocess.STDOUT  # stdout and stderr share a pipe: a prefix names the stream
+
+    # On SIGTERM horovodrun waits 5 s and kills its ranks.  If horovodrun hangs, the launcher kills
+    # horovodrun; the companion process of each rank then stops the rank within 3.5 s.
+    kill_after_s = 6.5
+
+    _prefix = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")
+    _first_exit_message = re.compile(r"^Exit code: (-?\d+)")
+    _exit_message = re.compile(r"^Process (\d+) exit with status code (-?\d+)")
+    # ssh exits with code 255 if it loses the connection.  The rank's exit code is then unknown.
+    _ssh_failure_code = 255
+    # These messages of horovodrun about a failed rank are hidden: the rank has printed the reason.
+    _own_message = re.compile(
+        r"^(Process \d+ exit with status code|Terminating remaining workers|"
+        r"Traceback \(most recent|RuntimeError: Horovod detected|Process name: )"
+    )
+
+    # These lines are hidden, because launch/ranks/roll_call.py reports the missing rank more
+    # clearly.  The shell of a killed rank prints how the rank ended, and a thread of Horovod prints
+    # that the connection is lost.
+    _noise = re.compile(
+        r"^(Terminated|Killed|Aborted|Bus error|Segmentation fault)( \(core dumped\))?$|"
+        r"^\[.*Horovod background loop uncaught exception: |^$"
+    )
+    # The lines of a crashed rank from the first such line on: glibc, the C++ library, Python
+    # (faulthandler) or MXNet prints it.  They are shown only with a message that names this rank,
+    # because a rank may crash after another rank was killed.
+    _crash = re.compile(
+        r"^(malloc|free|realloc|calloc|sysmalloc|\w+_chunk|malloc_\w+|tcache_\w+)(\(\))?: |"
+        r"^(double free or corruption|corrupted (size vs|double-linked)|terminate called )|"
+        r"^(Fatal Python error: |Segmentation fault: 11$)"
+    )
+    _message = re.compile(r"^run_train: rank (\d+) ")
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        super().__init__()
+        self._hosts = hosts
+        self._exits: list[tuple[int, int]] = []  # rank and exit code
+        self._has_message = False
+        self._crash_message = ""  # held until the end of the output
+        self._crash_lines: dict[str, list[str]] = {}  # of each crashed rank
+        self._held: tuple[str, str] | None = None  # rank, and message with UNKNOWN_END
+
+    def read(self, line: str, stream: str) -> tuple[str, str] | None:
+        if prefix := self._prefix.match(line):
+            return self._read_rank(prefix[1], line[prefix.end() :], prefix[2])
+        if match := self._exit_message.match(line):
+            self._exits.append((int(match[1]), int(match[2])))
+            if self._held and self._held[0] == match[1]:
+                (_, text), self._held, self._has_message = self._held, None, True
+                text = text.replace(UNKNOWN_END, describe_end(wait_status(int(match[2]))))
+                return self._with_crash_lines(text), "stderr"
+        if match := self._first_exit_message.match(line):
+            known = [code for _, code in self._exits if code != self._ssh_failure_code]
+            code = int(match[1])
+            self.code = known[0] if code == self._ssh_failure_code and known else code
+            return None
+        if self._own_message.match(line) or line.startswith("  ") or not line:
+            return None
+        return line, "stdout"
+
+    def _read_rank(self, rank: str, text: str, stream: str) -> tuple[str, str] | None:
+        if stream == "stdout":
+            return (text, stream) if rank == "0" else None
+        if self._noise.match(text):
+            return None
+        if text.startswith("run_train: "):
+            if UNKNOWN_END in text and text.startswith(f"run_train: rank {rank} "):
+                # Hold the message until horovodrun prints the exit code of this rank.
+                self._held = rank, text
+                return None
+            if self._message.match(text) and any(map(text.__contains__, CRASH_STATES)):
+                self._crash_message = text
+                return None
+            self._has_message = True
+            return self._with_crash_lines(text), stream
+        if self._crash.match(text) or rank in self._crash_lines:
+            self._crash_lines.setdefault(rank, []).append(text)
+            return None
+        return text, stream
+
+    def rest(self) -> tuple[str, str] | None:
+        text = self._held[1] if self._held else self._crash_message
+        if self._has_message or not (text or self._exits):
+            return None
+        # The rank that a signal ended first is the cause, whichever rank could print a message.
+        for rank, code in self._exits:
+            status = wait_status(code)
+            is_signal = status < 256 and status not in STATUSES_WITHOUT_MESSAGE
+            if is_signal and not text.startswith(f"run_train: rank {rank} "):
+                message = end_message(str(rank), describe_end(status), self._hosts[rank])
+                text = f"run_train: {message}"
+            if is_signal:
+                break
+        return (self._with_crash_lines(text), "stderr") if text else None
+
+    def _with_crash_lines(self, text: str) -> str:
+        """Put the crash lines of a rank before the message that names this rank."""
+        named = self._message.match(text)
+        return "\n".join([*(self._crash_lines.pop(named[1], []) if named else []), text])
