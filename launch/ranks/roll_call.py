@@ -244,6 +244,8 @@ def wait_status(exit_code: int) -> int:
 
 
 def _hint(states: Collection[str]) -> str:
+    if any(state in CRASH_STATES for state in states):
+        return "train.log contains the Python stack of that rank"
     if any(state.startswith("was killed") for state in states):
         return "`dmesg` on that host says whether its memory ran out"
     if all(state == ENDED for state in states):
