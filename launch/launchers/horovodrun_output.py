@@ -68,7 +68,7 @@ class HorovodrunReader(Reader):
         super().__init__()
         self._hosts = hosts
         self._exits: list[tuple[int, int]] = []  # rank and exit code
-        self._has_message = False
+        self._has_message = self._names_rank = False  # of the messages that were printed
         self._crash_message = ""  # held until the end of the output
         self._crash_lines: dict[str, list[str]] = {}  # of each crashed rank
         self._held: tuple[str, str] | None = None  # rank, and message with UNKNOWN_END
@@ -79,9 +79,10 @@ class HorovodrunReader(Reader):
         if match := self._exit_message.match(line):
             self._exits.append((int(match[1]), int(match[2])))
             if self._held and self._held[0] == match[1]:
-                (_, text), self._held, self._has_message = self._held, None, True
-                text = text.replace(UNKNOWN_END, describe_end(wait_status(int(match[2]))))
-                return self._with_crash_lines(text), "stderr"
+                (_, text), self._held = self._held, None
+                return self._read_message(
+                    text.replace(UNKNOWN_END, describe_end(wait_status(int(match[2]))))
+                )
         if match := self._first_exit_message.match(line):
             known = [code for _, code in self._exits if code != self._ssh_failure_code]
             code = int(match[1])
@@ -101,30 +102,42 @@ class HorovodrunReader(Reader):
                 # Hold the message until horovodrun prints the exit code of this rank.
                 self._held = rank, text
                 return None
-            if self._message.match(text) and any(map(text.__contains__, CRASH_STATES)):
-                self._crash_message = text
-                return None
-            self._has_message = True
-            return self._with_crash_lines(text), stream
+            return self._read_message(text)
         if self._crash.match(text) or rank in self._crash_lines:
             self._crash_lines.setdefault(rank, []).append(text)
             return None
         return text, stream
 
-    def rest(self) -> tuple[str, str] | None:
-        text = self._held[1] if self._held else self._crash_message
-        if self._has_message or not (text or self._exits):
+    def _read_message(self, text: str) -> tuple[str, str] | None:
+        names_rank = bool(self._message.match(text))
+        if names_rank and any(map(text.__contains__, CRASH_STATES)):
+            self._crash_message = text
             return None
-        # The rank that a signal ended first is the cause, whichever rank could print a message.
+        self._has_message, self._names_rank = True, self._names_rank or names_rank
+        return self._with_crash_lines(text), "stderr"
+
+    def rest(self) -> tuple[str, str] | None:
+        if self._names_rank:
+            return None
+        text = self._held[1] if self._held else self._crash_message
+        if text or not self._has_message:
+            text = self._name_first(text)
+        if text:
+            return self._with_crash_lines(text), "stderr"
+        lines = [line for rank in self._crash_lines.values() for line in rank]
+        return ("\n".join(lines), "stderr") if lines else None
+
+    def _name_first(self, text: str) -> str:
+        """Return a message that names the rank which a signal ended first; ``text`` if none."""
         for rank, code in self._exits:
             status = wait_status(code)
-            is_signal = status < 256 and status not in STATUSES_WITHOUT_MESSAGE
-            if is_signal and not text.startswith(f"run_train: rank {rank} "):
+            # A status below 256 is the number of a signal.
+            if status < 256 and status not in STATUSES_WITHOUT_MESSAGE:
+                if text.startswith(f"run_train: rank {rank} "):
+                    return text
                 message = end_message(str(rank), describe_end(status), self._hosts[rank])
-                text = f"run_train: {message}"
-            if is_signal:
-                break
-        return (self._with_crash_lines(text), "stderr") if text else None
+                return f"run_train: {message}"
+        return text
 
     def _with_crash_lines(self, text: str) -> str:
         """Put the crash lines of a rank before the message that names this rank."""

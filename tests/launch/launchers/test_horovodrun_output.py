@@ -143,3 +143,28 @@ def test_the_last_words_of_a_crashed_rank_are_shown_if_it_is_named(named, lines,
     output = CRASHED.replace("NAMED", named)
     print_output(io.StringIO(output), "stdout", HorovodrunReader(HOSTS), None)
     assert capsys.readouterr().err == f"{lines}run_train: rank {named}\n"
+
+
+def test_the_lines_of_a_crashed_rank_are_shown_if_no_message_names_a_rank(capsys):
+    output = """\
+[0]<stderr>:run_train: train.log cannot be written
+[1]<stderr>:free(): invalid pointer
+[1]<stderr>:further line
+"""
+    print_output(io.StringIO(output), "stdout", HorovodrunReader(HOSTS), None)
+    assert capsys.readouterr().err == (
+        "run_train: train.log cannot be written\nfree(): invalid pointer\nfurther line\n"
+    )
+
+
+def test_a_crash_is_named_after_a_message_about_the_log(capsys):
+    output = """\
+[1]<stderr>:run_train: train.log cannot be written
+[1]<stderr>:run_train: rank 1 on gpu2 was killed or crashed; advice
+Process 1 exit with status code 134.
+"""
+    print_output(io.StringIO(output), "stdout", HorovodrunReader(HOSTS), None)
+    assert capsys.readouterr().err.splitlines() == [
+        "run_train: train.log cannot be written",
+        "run_train: rank 1 on gpu2 was killed by signal 6 (SIGABRT); advice",
+    ]
