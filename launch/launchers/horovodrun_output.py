@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from launch.launchers.supervise import Reader
 from launch.ranks.roll_call import (
     CRASH_STATES,
+    NO_ANSWER,
     STATUSES_WITHOUT_MESSAGE,
     UNKNOWN_END,
     describe_end,
@@ -62,6 +63,9 @@ class HorovodrunReader(Reader):
         r"^(double free or corruption|corrupted (size vs|double-linked)|terminate called )|"
         r"^(Fatal Python error: |Segmentation fault: 11$)"
     )
+    # A message with one of these states may name a rank that is not the cause, or not the whole
+    # cause: the rank that ended first is named instead.
+    _doubtful = (*CRASH_STATES, NO_ANSWER)
     _message = re.compile(r"^run_train: rank (\d+) ")
 
     def __init__(self, hosts: Sequence[str]) -> None:
@@ -69,7 +73,7 @@ class HorovodrunReader(Reader):
         self._hosts = hosts
         self._exits: list[tuple[int, int]] = []  # rank and exit code
         self._has_message = self._names_rank = False  # of the messages that were printed
-        self._crash_message = ""  # held until the end of the output
+        self._doubtful_message = ""  # held until the end of the output
         self._crash_lines: dict[str, list[str]] = {}  # of each crashed rank
         self._held: tuple[str, str] | None = None  # rank, and message with UNKNOWN_END
 
@@ -110,8 +114,8 @@ class HorovodrunReader(Reader):
 
     def _read_message(self, text: str) -> tuple[str, str] | None:
         names_rank = bool(self._message.match(text))
-        if names_rank and any(map(text.__contains__, CRASH_STATES)):
-            self._crash_message = text
+        if names_rank and any(map(text.__contains__, self._doubtful)):
+            self._doubtful_message = text
             return None
         self._has_message, self._names_rank = True, self._names_rank or names_rank
         return self._with_crash_lines(text), "stderr"
@@ -119,7 +123,7 @@ class HorovodrunReader(Reader):
     def rest(self) -> tuple[str, str] | None:
         if self._names_rank:
             return None
-        text = self._held[1] if self._held else self._crash_message
+        text = self._held[1] if self._held else self._doubtful_message
         if text or not self._has_message:
             text = self._name_first(text)
         if text:
@@ -128,16 +132,16 @@ class HorovodrunReader(Reader):
         return ("\n".join(lines), "stderr") if lines else None
 
     def _name_first(self, text: str) -> str:
-        """Return a message that names the rank which a signal ended first; ``text`` if none."""
-        for rank, code in self._exits:
-            status = wait_status(code)
-            # A status below 256 is the number of a signal.
-            if status < 256 and status not in STATUSES_WITHOUT_MESSAGE:
-                if text.startswith(f"run_train: rank {rank} "):
-                    return text
-                message = end_message(str(rank), describe_end(status), self._hosts[rank])
-                return f"run_train: {message}"
-        return text
+        """Return a message about the rank that ended first, if a signal ended it; else ``text``."""
+        rank, code = self._exits[0] if self._exits else (0, 0)
+        status = wait_status(code)
+        # A status below 256 is the number of a signal.
+        if status in STATUSES_WITHOUT_MESSAGE or status > 255:
+            return text
+        state = describe_end(status)
+        if text.startswith(f"run_train: rank {rank} ") and state in text:
+            return text
+        return f"run_train: {end_message(str(rank), state, self._hosts[rank])}"
 
     def _with_crash_lines(self, text: str) -> str:
         """Put the crash lines of a rank before the message that names this rank."""

@@ -39,6 +39,8 @@ CRASHES = tuple(
 """Signals of a rank that has crashed, perhaps because it lost its connection to another rank."""
 CRASH_WAIT_S = 1.0
 """Seconds that a crashed rank waits for the name of another rank as the cause."""
+NO_ANSWER = f"has not answered for {SILENCE_S} s"
+"""State of a rank that is frozen or whose host cannot be reached."""
 KILLED = "was killed by signal "
 """Start of the state of a rank that a signal has ended."""
 UNKNOWN_END = "was killed or crashed"
@@ -128,7 +130,7 @@ class RollCall:
                     break
             time.sleep(POLL_S)
         for rank in sorted({*range(self.size)} - {*states} - remaining):
-            states[rank] = f"has not answered for {SILENCE_S} s"
+            states[rank] = NO_ANSWER
         return states, self.rank == min(remaining)
 
     def error_message(self, states: Mapping[int, str]) -> str:

@@ -110,14 +110,42 @@ def test_a_killed_rank_is_named_if_no_process_of_the_run_named_it(before, code, 
     assert shown.count("run_train: ") <= 1
 
 
-@pytest.mark.parametrize(("exits", "named"), [("01", 0), ("10", 1), ("1", 1), ("", 1)])
+@pytest.mark.parametrize(
+    ("exits", "named"),
+    [("0:137 1:134", 0), ("1:134 0:137", 1), ("1:134", 1), ("", 1), ("0:1 1:134", 1)],
+)
 def test_of_a_crashed_and_a_killed_rank_the_first_one_is_named(exits, named, capsys):
-    codes = {"0": 137, "1": 134}
-    output = "[1]<stderr>:run_train: rank 1 on gpu2 was killed by signal 6 (SIGABRT); advice\n"
-    output += "".join(f"Process {n} exit with status code {codes[n]}.\n" for n in exits)
+    message = "rank 1 on gpu2 was killed by signal 6 (SIGABRT); advice"
+    (shown,) = show_message(message, exits, capsys)
+    assert shown.startswith(f"run_train: rank {named} on {HOSTS[named]} was killed by signal ")
+
+
+@pytest.mark.parametrize(
+    ("exits", "state"),
+    [
+        ("0:137 1:143", "was killed by signal 9 (SIGKILL)"),
+        ("1:1 0:137", "has not answered for 30 s"),  # horovodrun has killed the frozen rank
+        ("1:1", "has not answered for 30 s"),
+    ],
+)
+def test_a_rank_that_did_not_answer_because_it_was_killed_is_named_so(exits, state, capsys):
+    (shown,) = show_message("rank 0 on gpu1 has not answered for 30 s; advice", exits, capsys)
+    assert shown.startswith(f"run_train: rank 0 on gpu1 {state}; ")
+
+
+def show_message(message, exits, capsys):
+    """Return the lines that are printed after a message and exits, such as "0:137 1:143"."""
+    codes = [one.split(":") for one in exits.split()]
+    output = f"[1]<stderr>:run_train: {message}\n"
+    output += "".join(f"Process {rank} exit with status code {code}.\n" for rank, code in codes)
     print_output(io.StringIO(output), "stdout", HorovodrunReader(HOSTS), None)
-    (message,) = capsys.readouterr().err.splitlines()
-    assert message.startswith(f"run_train: rank {named} on {HOSTS[named]} was killed by signal ")
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_rank_that_horovodrun_killed_is_not_named(capsys):
+    output = "Process 1 exit with status code 1.\nProcess 0 exit with status code 137.\n"
+    print_output(io.StringIO(output), "stdout", HorovodrunReader(HOSTS), None)
+    assert capsys.readouterr().err == ""
 
 
 CRASHED = """\
