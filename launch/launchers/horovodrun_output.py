@@ -22,8 +22,9 @@ from launch.ranks.roll_call import (
 class HorovodrunReader(Reader):
     """Output filter for horovodrun: prints the lines of rank 0 and all errors without prefixes.
 
-    If a signal killed a rank and no process of the run could print an error message, the reader
-    adds this message at the end.
+    The reader holds a message about a rank that crashed or did not answer until the output ends.
+    If a signal ended another rank first, the reader names that rank instead.  It also names a rank
+    that a signal ended first if no process of the run has printed an error message.
 
     Parameters
     ----------
@@ -48,9 +49,9 @@ class HorovodrunReader(Reader):
         r"Traceback \(most recent|RuntimeError: Horovod detected|Process name: )"
     )
 
-    # These lines are hidden, because launch/ranks/roll_call.py reports the missing rank more
-    # clearly.  The shell of a killed rank prints how the rank ended, and a thread of Horovod prints
-    # that the connection is lost.
+    # These lines and empty lines are hidden, because launch/ranks/roll_call.py reports the missing
+    # rank more clearly.  The shell of a killed rank prints how the rank ended, and a thread of
+    # Horovod prints that the connection is lost.
     _noise = re.compile(
         r"^(Terminated|Killed|Aborted|Bus error|Segmentation fault)( \(core dumped\))?$|"
         r"^\[.*Horovod background loop uncaught exception: |^$"
