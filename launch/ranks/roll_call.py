@@ -33,10 +33,6 @@ ENDED = "has ended before the other ranks"
 """State of a rank that has exited without a signal; such a rank prints its own error message."""
 STATUSES_WITHOUT_MESSAGE = (0, *map(int, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)))
 """Wait statuses of a rank that need no message: 0, or the end by a stop signal."""
-CRASHES = tuple(
-    map(int, (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV))
-)
-"""Signals of a rank that has crashed, perhaps because it lost its connection to another rank."""
 CRASH_WAIT_S = 1.0
 """Seconds that a crashed rank waits for the name of another rank as the cause."""
 NO_ANSWER = f"has not answered for {SILENCE_S} s"
@@ -69,6 +65,13 @@ class Board:
         data = self._request("GET", key, None) or b""
         # Any program that reaches the server can write there: accept one short printable line.
         return "".join(c for c in data.decode(errors="replace") if c.isprintable())
+
+    def wait(self, key: str, timeout_s: float) -> str:
+        """Wait until a text is stored, at most ``timeout_s`` seconds; return the text, or ""."""
+        deadline = time.monotonic() + timeout_s
+        while not (text := self.get(key)) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return text
 
     def _request(self, method: str, key: str, body: bytes | None) -> bytes | None:
         connection = HTTPConnection(self._address, self._port, timeout=REQUEST_TIMEOUT_S)
@@ -163,10 +166,8 @@ class RollCall:
             if claim_cause(self.board):
                 write()
             self.board.put("spoken", "1")
-            return
-        deadline = time.monotonic() + ROLL_CALL_S
-        while not self.board.get("spoken") and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+        else:
+            self.board.wait("spoken", ROLL_CALL_S)
 
 
 def claim_cause(board: Board) -> bool:
@@ -214,10 +215,8 @@ def report_end(status: int | None, environment: Mapping[str, str]) -> str:
     if board is not None:
         board.put(f"end-{rank}", state)
     needs_message = status not in STATUSES_WITHOUT_MESSAGE
-    if board is not None and status is not None and status & 0x7F in CRASHES:
-        deadline = time.monotonic() + CRASH_WAIT_S
-        while not board.get("cause") and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+    if board is not None and state in CRASH_STATES:
+        board.wait("cause", CRASH_WAIT_S)
     is_first = needs_message and (board is None or claim_cause(board))
     return end_message(rank, state, socket.gethostname()) if is_first else ""
 
@@ -255,5 +254,8 @@ def _hint(states: Collection[str]) -> str:
     return "check that host, its disks and its network"
 
 
-CRASH_STATES = tuple(map(describe_end, CRASHES))
-"""States of a rank that has crashed."""
+CRASH_STATES = tuple(
+    describe_end(number)
+    for number in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
+)
+"""States of a rank that has crashed, perhaps because it lost its connection to another rank."""

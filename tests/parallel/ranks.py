@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from launch.launchers import local
+from launch.ranks.lifeline import list_ancestors
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -208,8 +209,8 @@ class Ranks:
         found = {}
         for pid, environment in self._processes():
             if "HOROVOD_RANK" in environment and _runs(pid, script):
-                parent = _read(pid, "stat").rpartition(b")")[2].split()[1:2]
-                if parent and not _runs(int(parent[0]), script):
+                parent = list_ancestors(pid)[:1]
+                if not any(_runs(each, script) for each in parent):
                     found[int(environment["HOROVOD_RANK"])] = pid
         return found
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-import time
 
 import pytest
 
@@ -187,9 +186,7 @@ def test_a_crash_is_named_only_if_no_other_rank_was_killed(core, board, monkeypa
         target=lambda: texts.append(report_end(signal.SIGABRT | core, environment_of(1, board)))
     )
     crash.start()
-    give_up = time.monotonic() + 60
-    while not board.get("end-1"):
-        assert time.monotonic() < give_up
+    assert board.wait("end-1", 60)
     assert "rank 2 " in report_end(signal.SIGKILL, environment_of(2, board))
     crash.join(60)
     assert texts == [""]
